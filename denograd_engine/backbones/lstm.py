@@ -1,0 +1,46 @@
+"""A long short-term memory network that reads a window and predicts from its last state."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from denograd_engine.errors import ConfigError
+
+
+class LSTM(nn.Module):
+    """Stacked LSTM layers and a linear head on the last step's state (Hochreiter & Schmidhuber 1997).
+
+    Args:
+        input_shape: (window, columns).
+        outputs: Number of targets.
+        hidden: Width of the state.
+        layers: Number of stacked layers.
+        dropout: Share dropped between layers and before the head while training.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        outputs: int,
+        hidden: int = 64,
+        layers: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if len(input_shape) != 2:
+            raise ConfigError(
+                "backbone 'lstm' reads series, and these data are a table",
+                where="backbone.kind",
+                remedy="choose 'mlp', or declare the time axis under series",
+            )
+        self.recurrent = nn.LSTM(
+            input_shape[1], hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map windows of shape (items, window, columns) to (items, outputs)."""
+        states, _ = self.recurrent(x)
+        predicted: Tensor = self.head(self.dropout(states[:, -1]))
+        return predicted

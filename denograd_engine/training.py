@@ -1,0 +1,196 @@
+"""Fitting a backbone to the noisy data: AdamW, early stopping on a held-out part, callbacks instead of a tracker."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from denograd_engine import backbones
+from denograd_engine.devices import dtype_of, frozen, resolve_device
+from denograd_engine.errors import DenogradError, TooFewRowsError
+from denograd_engine.frames import Encoder
+from denograd_engine.problem import Problem, pose
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from denograd_engine.schema import Schema
+
+EVALUATION_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a backbone is fitted.
+
+    Attributes:
+        epochs: Passes over the training part, at most.
+        patience: Epochs without improvement on the held-out part after which training stops.
+        batch_size: Items in one step.
+        learning_rate: Of AdamW, decayed to zero along a half cosine over `epochs`.
+        weight_decay: Of AdamW.
+        holdout: Share of the items held out: random rows of a table, the last block of a series.
+        seed: Of the initial weights, the split and the order of the batches.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    epochs: int = 100
+    patience: int = 10
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    holdout: float = 0.2
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Losses after one epoch, mean squared errors in standardised units."""
+
+    epoch: int
+    train_loss: float
+    holdout_loss: float
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A fitted network with the scaling that it was fitted on.
+
+    Attributes:
+        module: Maps (items, *input_shape) to (items, targets), standardised.
+        encoder: The scaling and the schema.
+        skill: Held-out R2 of each target: 1 predicts perfectly, 0 no better than the mean.
+        residual_scale: Held-out root mean squared residual, standardised, all targets together.
+        history: Losses of each epoch.
+    """
+
+    module: nn.Module
+    encoder: Encoder
+    skill: Mapping[str, float]
+    residual_scale: float
+    history: tuple[Epoch, ...] = field(default=())
+
+    @property
+    def mean_skill(self) -> float:
+        return sum(self.skill.values()) / len(self.skill)
+
+
+def train(
+    frame: pd.DataFrame,
+    schema: Schema,
+    kind: str | nn.Module | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    training: Training | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Backbone:
+    """Fit a backbone to a table or series as it is, noise included.
+
+    Args:
+        frame: Shape (rows, columns), in the user's units.
+        schema: The roles of the columns.
+        kind: A backbone's name, or an untrained module of the user's, which is copied; None takes the usual one.
+        arguments: Keyword arguments of a backbone named by `kind`.
+        training: How to fit.
+        on_epoch: Called after each epoch; an exception that it raises ends the training.
+
+    Raises:
+        SchemaError: If a refined column or a target is infinite, constant or empty.
+        TimeAxisError: If the rows do not form series as the schema says.
+        TooFewRowsError: If there is too little to train on.
+        ConfigError: If the backbone or device is unknown, or does not fit the data.
+    """
+    training = training or Training()
+    device = resolve_device(training.device)
+    encoder = Encoder.fit(frame, schema)
+    dtype = dtype_of(kind) if isinstance(kind, nn.Module) else torch.float32
+    problem = pose(frame, encoder, device, dtype)
+    fitted, held_out = problem.split(training.holdout, training.seed)
+    if not len(fitted) or not len(held_out):
+        raise TooFewRowsError("the held-out part leaves nothing to train on", where="backbone.training.holdout")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(training.seed)
+        if isinstance(kind, nn.Module):
+            module = copy.deepcopy(kind)
+        else:
+            usual = backbones.DEFAULTS["table" if schema.series is None else "series"]
+            module = backbones.build(kind or usual, problem.input_shape, len(problem.target_at), arguments)
+        module.to(device)
+        history = _fit(module, problem, fitted, held_out, training, on_epoch)
+    residual, spread = _held_out(module, problem, held_out)
+    skill = 1 - residual.square().mean(dim=0) / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+    return Backbone(
+        module=module.cpu(),
+        encoder=encoder,
+        skill={name: float(value) for name, value in zip(schema.targets, skill, strict=True)},
+        residual_scale=float(residual.square().mean().sqrt()),
+        history=history,
+    )
+
+
+def _fit(
+    module: nn.Module,
+    problem: Problem,
+    fitted: Tensor,
+    held_out: Tensor,
+    training: Training,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> tuple[Epoch, ...]:
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, training.epochs))
+    generator = torch.Generator().manual_seed(training.seed)
+    best, best_weights, waited = math.inf, copy.deepcopy(module.state_dict()), 0
+    history = []
+    for number in range(1, training.epochs + 1):
+        module.train()
+        total = 0.0
+        order = fitted[torch.randperm(len(fitted), generator=generator).to(fitted.device)]
+        for items in order.split(training.batch_size):
+            if len(items) == 1 and len(order) > 1:
+                continue
+            x, y = problem.gather(items)
+            loss = nn.functional.mse_loss(module(x).reshape(y.shape), y)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimiser.step()
+            total += float(loss.detach()) * len(items)
+        schedule.step()
+        residual, _ = _held_out(module, problem, held_out)
+        epoch = Epoch(number, total / len(order), float(residual.square().mean()))
+        history.append(epoch)
+        if not math.isfinite(epoch.holdout_loss):
+            raise DenogradError(
+                "training diverged: the held-out loss is not finite",
+                where=f"epoch {number}",
+                remedy="lower backbone.training.learning_rate",
+            )
+        if on_epoch is not None:
+            on_epoch(epoch)
+        if epoch.holdout_loss < best:
+            best, best_weights, waited = epoch.holdout_loss, copy.deepcopy(module.state_dict()), 0
+        else:
+            waited += 1
+            if waited >= training.patience:
+                break
+    module.load_state_dict(best_weights)
+    return tuple(history)
+
+
+def _held_out(module: nn.Module, problem: Problem, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Residuals of the held-out items, shape (items, T), and their targets' variance, shape (T,)."""
+    residuals, targets = [], []
+    with torch.no_grad(), frozen(module, problem.cells.device):
+        for batch in items.split(EVALUATION_BATCH):
+            x, y = problem.gather(batch)
+            residuals.append(module(x).reshape(y.shape) - y)
+            targets.append(y)
+    return torch.cat(residuals), torch.cat(targets).var(dim=0, correction=0)

@@ -1,0 +1,111 @@
+"""Refinement of a series by consensus: each step moves by the mean of what the windows that contain it ask for.
+
+Source: Alonso-Ramos et al., DenoGrad (2025), the consensus strategy: with G_t the sum of the windows' normalised
+gradients over step t and C_t the number of windows that cover it, x_t <- x_t - eta G_t / C_t. Deviation: a target
+that is also an input channel is one variable, and both its roles enter the same G_t and C_t.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from denograd_engine.descent import (
+    Outcome,
+    Progress,
+    Settings,
+    Stop,
+    final_status,
+    linearise,
+    residuals,
+)
+from denograd_engine.problem import Series
+
+
+def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop: Stop) -> Outcome:
+    """Step the whole series, epoch by epoch.
+
+    A window within the gate sleeps until a step that it covers or predicts moves. Whole epochs only: an interrupted
+    epoch changes nothing.
+    """
+    windows, items = problem.windows, problem.known
+    device, width = problem.cells.device, problem.cells.shape[1]
+    targets = list(problem.target_at)
+    cells = problem.cells.clone()
+    live = _with_cells(problem, cells)
+    visits = _visits(problem)
+    refine_y = bool(problem.movable[:, targets].any())
+    movable = problem.movable.to(cells.dtype)
+    everything_moves = bool(problem.movable.all())
+
+    before = torch.zeros(len(items), len(targets), dtype=cells.dtype, device=device)
+    last = torch.zeros_like(before)
+    iterations = torch.zeros(len(items), dtype=torch.int64, device=device)
+    crossed, stalled, outside = (torch.zeros(len(items), dtype=torch.bool, device=device) for _ in range(3))
+    awake = torch.ones(len(items), dtype=torch.bool, device=device)
+    epochs, interrupted = 0, False
+    while epochs < settings.max_epochs and bool(awake.any()):
+        pull = torch.zeros_like(cells)
+        for at in awake.nonzero().squeeze(1).split(settings.batch_size):
+            if stop.now():
+                interrupted = True
+                break
+            starts = windows.starts[items[at]]
+            covered, predicted = windows.covered(starts), windows.predicted(starts)
+            x, y = live.gather(items[at])
+            move_x = None
+            if not everything_moves or problem.context.shape[1]:
+                move_x = torch.zeros_like(x)
+                move_x[:, :, :width] = movable[covered]
+            move_y = None if everything_moves else movable[predicted][:, targets]
+            model, outside[at] = linearise(module, x, y, settings.tau, move_x, move_y, refine_y)
+            factor = settings.rule.factor(model)
+            steps = model.gradient_x[:, :, :width] * factor[:, None, None]
+            pull.index_add_(0, covered.flatten(), steps.flatten(0, 1))
+            if model.gradient_y is not None:
+                predictions = torch.zeros(len(at), width, dtype=cells.dtype, device=device)
+                predictions[:, targets] = model.gradient_y * factor[:, None]
+                pull.index_add_(0, predicted, predictions)
+            if epochs == 0:
+                before[at] = model.residual
+            crossed[at] = (model.residual * last[at] < 0).any(dim=1) & outside[at]
+            last[at] = model.residual
+            stalled[at] = outside[at] & (factor == 0)
+            iterations[at] += outside[at] & (factor != 0)
+        if interrupted:
+            break
+        step = pull / visits
+        cells += step
+        if settings.limits is not None:
+            cells.copy_(torch.where(problem.movable, cells.clamp(*settings.limits), cells))
+        epochs += 1
+        moved = (step != 0).any(dim=1)
+        awake = windows.touched(moved)[items] | (outside & ~stalled)
+        stop.report(Progress(epochs, settings.max_epochs, int(outside.sum()), len(items)))
+
+    after = residuals(module, live, items, settings.batch_size)
+    if interrupted and epochs == 0:
+        before = after
+    status = final_status(iterations, after, crossed, stalled, settings.tau, interrupted)
+    return Outcome(cells - problem.cells, items, status, iterations, before, after, epochs, interrupted)
+
+
+def _with_cells(problem: Series, cells: torch.Tensor) -> Series:
+    return Series(
+        cells,
+        problem.context,
+        problem.movable,
+        problem.known,
+        problem.order,
+        problem.target_at,
+        problem.windows,
+        problem.clock,
+    )
+
+
+def _visits(problem: Series) -> torch.Tensor:
+    """C_t of every cell, shape (rows, P): windows that cover it, and, for targets, windows that predict it."""
+    covering, predicting = problem.windows.visits(problem.cells.device)
+    visits = covering[:, None].repeat(1, problem.cells.shape[1])
+    visits[:, list(problem.target_at)] += predicting[:, None]
+    return visits.clamp_min(1).to(problem.cells.dtype)
