@@ -26,7 +26,7 @@ class Status(IntEnum):
     MAX_EPOCHS = 3
     """Still on its way when the epochs were used up."""
     STALLED = 4
-    """The gradient vanished outside the gate."""
+    """The gradient vanished outside the gate, or is not finite."""
     SKIPPED = 5
     """Not refined: the target is missing, or no window predicts this step."""
     INTERRUPTED = 6
@@ -143,22 +143,30 @@ def linearise(
     with torch.enable_grad():
         predicted = module(leaf).reshape(y.shape)
         residual = (predicted - y).detach()
-        outside = residual.abs().amax(dim=1) > tau
-        pull = residual * outside[:, None]
+        outside = ~(residual.abs().amax(dim=1) <= tau)
+        pull = torch.where(outside[:, None], residual, 0.0)
         (gradient_x,) = torch.autograd.grad(predicted, leaf, grad_outputs=pull)
     if movable_x is not None:
         gradient_x = gradient_x * movable_x
+    square = gradient_x.flatten(1).square().sum(dim=1)
     gradient_y = None
     if refine_y:
         gradient_y = -pull if movable_y is None else -pull * movable_y
-    return Linearised(residual, gradient_x, gradient_y), outside
+        square = square + gradient_y.square().sum(dim=1)
+    broken = ~square.isfinite()
+    if bool(broken.any()):
+        gradient_x, square = gradient_x.clone(), square.masked_fill(broken, 0.0)
+        gradient_x[broken] = 0.0
+        if gradient_y is not None:
+            gradient_y[broken] = 0.0
+    return Linearised(residual, gradient_x, gradient_y, square), outside
 
 
 def residuals(module: nn.Module, problem: Problem, items: Tensor, batch_size: int) -> Tensor:
     """f(x) - y of these items, shape (items, T)."""
     parts = []
     with torch.no_grad():
-        for batch in items.split(batch_size):
+        for batch in torch.split(items, batch_size):
             x, y = problem.gather(batch)
             parts.append(module(x).reshape(y.shape) - y)
     return torch.cat(parts)

@@ -25,10 +25,11 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"there is no device {name!r}", expected="auto, cpu, cuda or cuda:N", where="device")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            "no GPU can be used",
+            f"device {name!r} cannot be used",
             expected="a CUDA device that torch can see",
+            found=f"{torch.cuda.device_count()} of them",
             where="device",
             remedy="set device: auto or cpu, or install a torch build for the GPU's driver",
         )
@@ -41,11 +42,12 @@ def frozen(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
 
     Dropout is off and batch statistics stand still. On a GPU, cuDNN's recurrent layers refuse to run backward in
     evaluation mode, so models that have them run without cuDNN rather than with dropout on. Modes, gradient flags and
-    device are restored on the way out, also after an error.
+    device are restored on the way out, also after an error. A model spread over several devices stays where it is.
     """
     modes = [(part, part.training) for part in module.modules()]
     flags = [(weight, weight.requires_grad) for weight in module.parameters()]
-    home = next((weight.device for weight in module.parameters()), device)
+    homes = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    home = homes.pop() if len(homes) == 1 else device
     recurrent = any(isinstance(part, nn.RNNBase) for part, _ in modes)
     on_cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent and device.type == "cuda" else nullcontext()
     try:

@@ -116,7 +116,8 @@ def _standardised(frame: pd.DataFrame, encoder: Encoder) -> NDArray[np.float64]:
 def _correlation_by_column(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
     a, b = before - before.mean(axis=0), after - after.mean(axis=0)
     norm = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
-    return np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=norm > 0)
+    rho: NDArray[np.float64] = np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=norm > 0)
+    return rho
 
 
 def _correlation_change(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:

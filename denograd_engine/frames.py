@@ -119,8 +119,8 @@ class Encoder:
             if not present[:, at].all():
                 standardised = self._impute(frame, standardised, scale.imputed)
             cells[:, at] = standardised
-        parts = [_encode_context(frame[context.name], context) for context in self.contexts]
-        parts += [frame[name].isna().to_numpy(dtype=float)[:, None] for name in self.flagged]
+        parts: list[NDArray[Any]] = [_encode_context(frame[context.name], context) for context in self.contexts]
+        parts += [frame[name].isna().to_numpy(dtype=np.float64)[:, None] for name in self.flagged]
         context = np.concatenate(parts, axis=1) if parts else np.empty((len(frame), 0))
         return Encoded(cells, present, context.astype(dtype))
 
@@ -171,7 +171,9 @@ class Encoder:
             entity = list(self.schema.series.entity)
             if entity:
                 keys = [frame[name].to_numpy() for name in entity]
-                series = series.groupby(keys, dropna=False).transform(lambda one: one.interpolate(limit_direction="both"))
+                series = series.groupby(keys, dropna=False).transform(
+                    lambda one: one.interpolate(limit_direction="both")
+                )
             else:
                 series = series.interpolate(limit_direction="both")
         return series.fillna(fallback).to_numpy()
@@ -245,13 +247,17 @@ def _context_of(values: pd.Series[Any]) -> Context | None:
 
 def _seconds(values: pd.Series[Any], origin: str | None) -> NDArray[np.float64]:
     elapsed = values if origin is None else values - pd.Timestamp(origin)
-    return elapsed.dt.total_seconds().to_numpy(dtype=np.float64)
+    seconds: NDArray[np.float64] = elapsed.dt.total_seconds().to_numpy(dtype=np.float64)
+    return seconds
 
 
 def _encode_context(values: pd.Series[Any], context: Context) -> NDArray[np.float64]:
     if context.kind == "category":
         text = values.astype(str).where(values.notna(), None).to_numpy(dtype=object)
-        return (text[:, None] == np.array(context.levels, dtype=object)[None, :]).astype(np.float64)
+        indicators: NDArray[np.float64] = np.asarray(
+            text[:, None] == np.array(context.levels, dtype=object), dtype=float
+        )
+        return indicators
     assert context.scale is not None
     raw = _numbers(values) if context.kind == "number" else _seconds(values, context.origin)
     standardised = (raw - context.scale.center) / context.scale.spread

@@ -54,6 +54,10 @@ class Refining:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.max_epochs < 1:
+            raise ConfigError(
+                "refine.max_epochs must be at least 1", found=str(self.max_epochs), where="refine.max_epochs"
+            )
         if not self.tau > 0:
             raise ConfigError("refine.tau must be positive", found=str(self.tau), where="refine.tau")
         if self.eta != "auto" and not self.eta > 0:
@@ -147,26 +151,22 @@ def refine(
 def _batch_size(problem: Problem) -> int:
     """Items that keep a pass's activations within the cache of one core."""
     width = int(np.prod(problem.input_shape))
-    return int(np.clip(2**18 // max(1, width), 256, 8192))
+    return int(np.clip(2**16 // max(1, width), 256, 8192))
 
 
 def _eta(module: nn.Module, problem: Problem, tau: float) -> float:
-    """tau over the median norm of the residual's gradient, on evenly spaced items."""
+    """Tau over the median norm of the residual's gradient, on evenly spaced items."""
     known = problem.known
-    probe = known[torch.linspace(0, len(known) - 1, min(PROBED_ITEMS, len(known))).long()]
+    probe = known[:: max(1, len(known) // PROBED_ITEMS)]
     norms = []
-    for items in probe.split(512):
+    for items in torch.split(probe, 512):
         x, y = problem.gather(items)
         model, _ = linearise(module, x, y, 0.0, None, None)
-        assert model.gradient_y is not None
-        square = model.gradient_x.flatten(1).square().sum(dim=1) + model.gradient_y.square().sum(dim=1)
-        norms.append((square / model.residual.square().sum(dim=1).clamp_min(1e-30)).sqrt())
+        norms.append((model.square / model.residual.square().sum(dim=1).clamp_min(1e-30)).sqrt())
     return tau / float(torch.cat(norms).median().clamp_min(1.0))
 
 
-def _limits(
-    limits: tuple[NDArray[np.float64], NDArray[np.float64]], problem: Problem
-) -> tuple[Tensor, Tensor] | None:
+def _limits(limits: tuple[NDArray[np.float64], NDArray[np.float64]], problem: Problem) -> tuple[Tensor, Tensor] | None:
     low, high = limits
     if not np.isfinite(low).any() and not np.isfinite(high).any():
         return None
@@ -181,9 +181,7 @@ def _in_table_order(shift: Tensor, problem: Problem) -> NDArray[np.floating]:
     return placed
 
 
-def _summary(
-    frame: pd.DataFrame, problem: Problem, outcome: Outcome, shift: NDArray[np.floating]
-) -> pd.DataFrame:
+def _summary(frame: pd.DataFrame, problem: Problem, outcome: Outcome, shift: NDArray[np.floating]) -> pd.DataFrame:
     at = outcome.items
     if isinstance(problem, Series):
         at = problem.windows.predicted(problem.windows.starts[at])
@@ -200,7 +198,7 @@ def _summary(
     labels = [one.label for one in Status]
     return pd.DataFrame(
         {
-            "status": pd.Categorical.from_codes(status.tolist(), categories=labels),
+            "status": pd.Categorical.from_codes(status, categories=pd.Index(labels)),
             "iterations": iterations,
             **residual,
             "correction": np.sqrt(np.square(shift.astype(np.float64)).sum(axis=1)),

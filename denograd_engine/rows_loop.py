@@ -50,8 +50,8 @@ def refine_rows(module: nn.Module, problem: Rows, settings: Settings, stop: Stop
             if model.gradient_y is not None:
                 work.y[part].addcmul_(model.gradient_y, factor[:, None])
             if low is not None and high is not None:
-                _clamp(work.x[part][:, :features], low[:features], high[:features], move_x=work.move_x[part])
-                _clamp(work.y[part], low[features:], high[features:], move_x=work.move_y[part])
+                _clamp(work.x[part][:, :features], low[:features], high[:features], work.move_x[part])
+                _clamp(work.y[part], low[features:], high[features:], work.move_y[part])
             if epochs == 0:
                 before[row] = model.residual
             stuck = outside & (factor == 0)
@@ -60,7 +60,7 @@ def refine_rows(module: nn.Module, problem: Rows, settings: Settings, stop: Stop
             stalled[row] = stuck
             iterations[row] += outside & ~stuck
             finished[part] = ~outside | stuck
-        epochs += 1
+        epochs += not interrupted
         done = int(finished.sum())
         if done >= COMPACT_AT * len(finished):
             final_x[work.row[finished]] = work.x[finished]
@@ -72,7 +72,7 @@ def refine_rows(module: nn.Module, problem: Rows, settings: Settings, stop: Stop
     shift = torch.zeros_like(problem.cells)
     shift[items] = torch.cat([final_x[:, :features] - x[:, :features], final_y - y], dim=1)
     after = _residuals(module, final_x, final_y, settings.batch_size)
-    if interrupted and epochs == 1:
+    if interrupted and epochs == 0:
         before = _residuals(module, x, y, settings.batch_size)
     status = final_status(iterations, after, crossed, stalled, settings.tau, interrupted)
     return Outcome(shift, items, status, iterations, before, after, epochs, interrupted)
@@ -88,10 +88,9 @@ class _WorkingSet:
         return _WorkingSet(self.x[which], self.y[which], self.move_x[which], self.move_y[which], self.row[which])
 
 
-def _clamp(cells: Tensor, low: Tensor, high: Tensor, move_x: Tensor) -> None:
-    """Hold movable cells within their bounds, in place."""
-    movable = move_x[:, : cells.shape[1]] > 0
-    cells.copy_(torch.where(movable, cells.clamp(low, high), cells))
+def _clamp(cells: Tensor, low: Tensor, high: Tensor, moves: Tensor) -> None:
+    """Hold movable cells within their bounds, in place. All of shape (rows, columns), `moves` 1 or 0."""
+    cells.copy_(torch.where(moves[:, : cells.shape[1]] > 0, cells.clamp(low, high), cells))
 
 
 def _residuals(module: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:

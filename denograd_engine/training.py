@@ -142,9 +142,7 @@ def _fit(
     training: Training,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> tuple[Epoch, ...]:
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
+    optimiser = torch.optim.AdamW(module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, training.epochs))
     generator = torch.Generator().manual_seed(training.seed)
     best, best_weights, waited = math.inf, copy.deepcopy(module.state_dict()), 0
@@ -153,13 +151,13 @@ def _fit(
         module.train()
         total = 0.0
         order = fitted[torch.randperm(len(fitted), generator=generator).to(fitted.device)]
-        for items in order.split(training.batch_size):
+        for items in torch.split(order, training.batch_size):
             if len(items) == 1 and len(order) > 1:
                 continue
             x, y = problem.gather(items)
             loss = nn.functional.mse_loss(module(x).reshape(y.shape), y)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
             total += float(loss.detach()) * len(items)
@@ -189,7 +187,7 @@ def _held_out(module: nn.Module, problem: Problem, items: Tensor) -> tuple[Tenso
     """Residuals of the held-out items, shape (items, T), and their targets' variance, shape (T,)."""
     residuals, targets = [], []
     with torch.no_grad(), frozen(module, problem.cells.device):
-        for batch in items.split(EVALUATION_BATCH):
+        for batch in torch.split(items, EVALUATION_BATCH):
             x, y = problem.gather(batch)
             residuals.append(module(x).reshape(y.shape) - y)
             targets.append(y)

@@ -50,10 +50,10 @@ def lay_out(frame: pd.DataFrame, series: Series) -> Layout:
     time = frame[series.time]
     _check_time_column(time, series)
     clock = _clock(time)
-    codes = np.zeros(len(frame), dtype=np.int64)
+    codes: NDArray[np.int64] = np.zeros(len(frame), dtype=np.int64)
     if series.entity:
         codes = frame.groupby(list(series.entity), sort=False, dropna=False).ngroup().to_numpy(dtype=np.int64)
-    order = np.argsort(codes, kind="stable")
+    order = np.argsort(codes, kind="stable").astype(np.int64)
     steps = np.diff(clock[order])
     same = np.diff(codes[order]) == 0
     wrong = np.flatnonzero(same & (steps <= 0))
@@ -104,15 +104,27 @@ class Windows:
         """Steps predicted by these windows, shape (windows,)."""
         return starts + self.reach
 
-    def visits(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """How many windows cover, and how many predict, each step. Two tensors of shape (steps,)."""
-        starts = self.starts.to(device)
-        edges = torch.zeros(self.steps + 1, dtype=torch.int64, device=device)
+    def visits(self, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """How many of these windows cover, and how many predict, each step. Two tensors of shape (steps,)."""
+        edges = torch.zeros(self.steps + 1, dtype=torch.int64, device=starts.device)
         ones = torch.ones_like(starts)
         edges.index_add_(0, starts, ones).index_add_(0, starts + self.width, -ones)
-        predicted = torch.zeros(self.steps, dtype=torch.int64, device=device)
+        predicted = torch.zeros(self.steps, dtype=torch.int64, device=starts.device)
         predicted.index_add_(0, self.predicted(starts), ones)
         return edges.cumsum(0)[:-1], predicted
+
+    def fold_(self, into: Tensor, starts: Tensor, contributions: Tensor) -> None:
+        """Add each window's contributions to the steps that it covers, in place.
+
+        One offset at a time, so that no two additions meet: the sum is the same to the bit on every run, on a GPU too.
+
+        Args:
+            into: Shape (steps, P).
+            starts: Distinct, shape (windows,).
+            contributions: Shape (windows, W, P).
+        """
+        for offset in range(self.width):
+            into.index_add_(0, starts + offset, contributions[:, offset])
 
     def touched(self, moved: Tensor) -> Tensor:
         """Which windows cover or predict a moved step.
@@ -150,7 +162,8 @@ def _check_time_column(time: pd.Series[Any], series: Series) -> None:
 
 def _clock(time: pd.Series[Any]) -> NDArray[np.float64]:
     if types.is_datetime64_any_dtype(time.dtype):
-        return (time - time.min()).dt.total_seconds().to_numpy(dtype=np.float64)
+        seconds: NDArray[np.float64] = (time - time.min()).dt.total_seconds().to_numpy(dtype=np.float64)
+        return seconds
     return time.to_numpy(dtype=np.float64)
 
 

@@ -45,8 +45,8 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
     awake = torch.ones(len(items), dtype=torch.bool, device=device)
     epochs, interrupted = 0, False
     while epochs < settings.max_epochs and bool(awake.any()):
-        pull = torch.zeros_like(cells)
-        for at in awake.nonzero().squeeze(1).split(settings.batch_size):
+        pull, stepping = torch.zeros_like(cells), torch.zeros_like(awake)
+        for at in torch.split(awake.nonzero().squeeze(1), settings.batch_size):
             if stop.now():
                 interrupted = True
                 break
@@ -61,7 +61,7 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
             model, outside[at] = linearise(module, x, y, settings.tau, move_x, move_y, refine_y)
             factor = settings.rule.factor(model)
             steps = model.gradient_x[:, :, :width] * factor[:, None, None]
-            pull.index_add_(0, covered.flatten(), steps.flatten(0, 1))
+            windows.fold_(pull, starts, steps)
             if model.gradient_y is not None:
                 predictions = torch.zeros(len(at), width, dtype=cells.dtype, device=device)
                 predictions[:, targets] = model.gradient_y * factor[:, None]
@@ -71,13 +71,14 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
             crossed[at] = (model.residual * last[at] < 0).any(dim=1) & outside[at]
             last[at] = model.residual
             stalled[at] = outside[at] & (factor == 0)
-            iterations[at] += outside[at] & (factor != 0)
+            stepping[at] = outside[at] & (factor != 0)
         if interrupted:
             break
         step = pull / visits
         cells += step
         if settings.limits is not None:
             cells.copy_(torch.where(problem.movable, cells.clamp(*settings.limits), cells))
+        iterations += stepping
         epochs += 1
         moved = (step != 0).any(dim=1)
         awake = windows.touched(moved)[items] | (outside & ~stalled)
@@ -104,8 +105,11 @@ def _with_cells(problem: Series, cells: torch.Tensor) -> Series:
 
 
 def _visits(problem: Series) -> torch.Tensor:
-    """C_t of every cell, shape (rows, P): windows that cover it, and, for targets, windows that predict it."""
-    covering, predicting = problem.windows.visits(problem.cells.device)
+    """C_t of every cell, shape (rows, P): windows that cover it, and, for targets, windows that predict it.
+
+    Windows whose own target is missing have nothing to say, and are not counted.
+    """
+    covering, predicting = problem.windows.visits(problem.windows.starts[problem.known])
     visits = covering[:, None].repeat(1, problem.cells.shape[1])
     visits[:, list(problem.target_at)] += predicting[:, None]
     return visits.clamp_min(1).to(problem.cells.dtype)

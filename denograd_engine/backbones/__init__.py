@@ -35,9 +35,7 @@ def build(
         ConfigError: If the name is unknown, an argument is, or the backbone cannot read this shape.
     """
     if kind not in REGISTRY:
-        raise ConfigError(
-            f"there is no backbone {kind!r}", expected=" or ".join(REGISTRY), where="backbone.kind"
-        )
+        raise ConfigError(f"there is no backbone {kind!r}", expected=" or ".join(REGISTRY), where="backbone.kind")
     module, name = REGISTRY[kind].split(":")
     architecture = getattr(import_module(module), name)
     try:

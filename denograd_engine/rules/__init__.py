@@ -26,11 +26,13 @@ class Linearised:
         residual: r = f(x) - y, shape (items, T), standardised.
         gradient_x: J_f' r, shape (items, ...), zero where a cell may not move.
         gradient_y: -r, shape (items, T), likewise; None if the targets stay.
+        square: Squared norm of the joint gradient, shape (items,).
     """
 
     residual: Tensor
     gradient_x: Tensor
     gradient_y: Tensor | None
+    square: Tensor
 
 
 class Rule(ABC):

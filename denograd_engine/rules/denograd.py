@@ -18,7 +18,4 @@ class DenoGradRule(Rule):
 
     def factor(self, model: Linearised) -> Tensor:
         """-eta / |g|; zero where the gradient vanishes."""
-        square = model.gradient_x.flatten(1).square().sum(dim=1)
-        if model.gradient_y is not None:
-            square = square + model.gradient_y.square().sum(dim=1)
-        return torch.where(square > 0, -self.eta * torch.rsqrt(square), torch.zeros_like(square))
+        return torch.where(model.square > 0, -self.eta * torch.rsqrt(model.square), 0.0)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from denograd_tasks.report_page.formats import count, percent, ratio, shorten, std
-from denograd_tasks.report_page.summary import Movement
+from denograd_tasks.report_page.movement import Movement
 
 _LIMIT = 28
 
@@ -56,8 +56,10 @@ def cards(
         worst = min(known, key=lambda name: known[name])
         note = f"lowest of {len(known)}: {shorten(worst, _LIMIT)}" if len(known) > 1 else shorten(worst, _LIMIT)
         found.append(Card(ratio(known[worst]), "skill, held-out R²", note))
-    failed = len(passed) - sum(passed)
-    found.append(Card(f"{sum(passed)}/{len(passed)}", "gates passed", f"{failed} failed" if failed else "none failed"))
+    if passed:
+        failed = len(passed) - sum(passed)
+        note = f"{failed} failed" if failed else "none failed"
+        found.append(Card(f"{sum(passed)}/{len(passed)}", "gates passed", note))
     if truth:
         label, share = next(iter(truth.items()))
         found.append(Card(percent(share), label, "against the known clean data"))

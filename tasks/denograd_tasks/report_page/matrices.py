@@ -4,12 +4,12 @@ from html import escape
 
 import numpy as np
 
+from denograd_tasks.report_page.cells import Floats
 from denograd_tasks.report_page.formats import shorten
-from denograd_tasks.report_page.summary import Floats
 
 _LEVELS = 20
-_CELL = 16
-_LABELS = 112
+_CELL, _WIDTH = 16, 420
+_CHARACTER = 6.4
 
 
 def matrix(names: list[str], values: Floats, limit: float, label: str) -> str:
@@ -22,7 +22,8 @@ def matrix(names: list[str], values: Floats, limit: float, label: str) -> str:
         label: What it shows, for readers who do not see it.
     """
     size = len(names)
-    cell = _CELL if size >= 12 else min(_CELL * 12 // max(size, 1), 60)
+    labels = round(max(len(shorten(name)) for name in names) * _CHARACTER) + 12
+    cell = max(_CELL, (_WIDTH - labels) // size)
     edge = size * cell
     strength = np.ceil(np.clip(np.abs(values) / limit, 0, 1) * _LEVELS)
     parts = []
@@ -44,9 +45,9 @@ def matrix(names: list[str], values: Floats, limit: float, label: str) -> str:
         texts.append(
             f'<text transform="translate({middle + 4:g} {edge + 8}) rotate(-90)" text-anchor="end">{full}</text>'
         )
-    total = edge + _LABELS
+    total = edge + labels
     return (
-        f'<svg class="matrix" viewBox="{-_LABELS} -1 {total + 1} {total + 1}" role="img" aria-label="{escape(label)}">'
+        f'<svg class="matrix" viewBox="{-labels} -1 {total + 1} {total + 1}" role="img" aria-label="{escape(label)}">'
         f'<g shape-rendering="crispEdges">{"".join(parts)}<rect class="frame" width="{edge}" height="{edge}"/></g>'
         f"{''.join(texts)}</svg>"
     )

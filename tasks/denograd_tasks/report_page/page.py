@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import jinja2
@@ -12,18 +12,12 @@ import pandas as pd
 
 from denograd_tasks.report_page import figures, formats
 from denograd_tasks.report_page.cards import cards
+from denograd_tasks.report_page.cells import SAMPLE_ROWS, Floats, sample_rows, values
 from denograd_tasks.report_page.matrices import matrix
+from denograd_tasks.report_page.movement import Movement, measure
 from denograd_tasks.report_page.outcomes import outcomes
-from denograd_tasks.report_page.summary import (
-    SAMPLE_ROWS,
-    Movement,
-    Structure,
-    compare_structure,
-    measure,
-    most_corrected_stretch,
-    sample_rows,
-    values,
-)
+from denograd_tasks.report_page.stretch import most_corrected_stretch
+from denograd_tasks.report_page.structure import Structure, compare_structure
 
 _MARGINALS = 9
 _CORRELATED = 25
@@ -67,7 +61,7 @@ class ReportData:
         scales: Standard deviation of each refined column, in its own unit.
         time: Time column of a series.
         entity: Columns that tell one series from another.
-        rows: One row per row of the data: status, iterations, residual_before, residual_after and correction, in std.
+        rows: For each row its status, iterations, and in std residual_before, residual_after and correction (L2).
         history: One record per epoch: epoch, train_loss, holdout_loss.
         skill: Held-out R2 per target.
         gates: Every check.
@@ -103,8 +97,8 @@ def render_report(data: ReportData) -> str:
         data: What to show.
 
     Returns:
-        A whole HTML document that refers to nothing outside itself. It holds no single value of the data, except for
-        the plotted stretch of a series.
+        A whole HTML document that refers to nothing outside itself. Of the data it holds aggregates, extremes and
+        the plotted stretch of a series, never a row of a table.
     """
     roles = dict.fromkeys(data.features, "feature") | dict.fromkeys(data.targets, "target")
     movement = measure(data.observed, data.refined, roles, data.scales)
@@ -120,7 +114,7 @@ def render_report(data: ReportData) -> str:
         "failed_errors": [gate for gate in failed if gate.severity == "error"],
         "failed_warnings": [gate for gate in failed if gate.severity != "error"],
         "movement": movement,
-        "sampled": formats.count(movement.sampled) if movement.rows > movement.sampled else None,
+        "sampled": formats.count(SAMPLE_ROWS) if movement.rows > SAMPLE_ROWS else None,
         "cards": cards(movement, data.skill, [gate.passed for gate in gates], data.truth),
         "ranked": movement.columns[:_RANKED],
         "ranked_rest": movement.columns[_RANKED:],
@@ -136,7 +130,7 @@ def render_report(data: ReportData) -> str:
         "outcomes": outcomes(data.rows["status"]),
         "sections": _sections(data, refused),
         "moment": _moment(data.created),
-        "effort": _effort(data.rows),
+        "effort": _effort(data.rows) if movement.moved_rows else None,
         "unmoved": movement.moved_rows == 0,
     }
     return _environment().get_template("page.html.j2").render(context)
@@ -179,7 +173,7 @@ def _moment(created: str) -> str:
     except ValueError:
         return created
     if moment.tzinfo is not None:
-        moment = moment.astimezone(timezone.utc)
+        moment = moment.astimezone(UTC)
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
@@ -200,7 +194,7 @@ def _residuals(rows: pd.DataFrame) -> str:
 
 
 def _marginals(data: ReportData, movement: Movement) -> list[dict[str, Any]]:
-    picked = sample_rows(len(data.observed), SAMPLE_ROWS)
+    picked = sample_rows(len(data.observed))
     panels = []
     for place, column in enumerate(movement.columns[:_MARGINALS]):
         svg = figures.marginal(
@@ -218,13 +212,11 @@ def _overlay(data: ReportData, movement: Movement) -> dict[str, Any] | None:
         return None
     column = movement.columns[0].name
     scale = data.scales.get(column, 1.0)
-    stretch = most_corrected_stretch(data.observed, data.refined, column, scale, data.time, data.entity)
+    stretch = most_corrected_stretch(data.observed, data.refined, column, scale, time=data.time, entity=data.entity)
     if stretch is None:
         return None
     wide, narrow = (figures.overlay(f"overlay-{narrow}", stretch, narrow) for narrow in (False, True))
-    profiles = [
-        figures.profile(f"profile-{narrow}", stretch.profile, stretch.span, narrow) for narrow in (False, True)
-    ]
+    profiles = [figures.profile(f"profile-{narrow}", stretch, narrow) for narrow in (False, True)]
     return {"column": column, "steps": len(stretch.observed), "wide": wide, "narrow": narrow, "profiles": profiles}
 
 
@@ -243,7 +235,7 @@ def _matrices(structure: Structure) -> dict[str, Any] | None:
     }
 
 
-def _floats(records: Iterable[dict[str, Any]], key: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _floats(records: Iterable[dict[str, Any]], key: str) -> Floats:
     found = (record.get(key) for record in records)
     return np.array([math.nan if value is None else float(value) for value in found], dtype=np.float64)
 
@@ -255,7 +247,8 @@ def _training(history: list[dict[str, Any]]) -> dict[str, Any] | None:
     epochs = np.array([float(record.get("epoch", place)) for place, record in enumerate(history)])
     best = int(np.nanargmin(holdout)) if np.isfinite(holdout).any() else None
     wide, narrow = (
-        figures.training_curve(f"training-{narrow}", epochs, train, holdout, best, narrow) for narrow in (False, True)
+        figures.training_curve(f"training-{narrow}", epochs, train, holdout, best=best, narrow=narrow)
+        for narrow in (False, True)
     )
     return {
         "wide": wide,

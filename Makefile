@@ -1,0 +1,50 @@
+# Every target works on a fresh clone: it sets up what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+export PYTHONWARNINGS ?=
+export DO_NOT_TRACK ?= true
+
+.PHONY: help setup demo test check bench lock wheel clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+
+setup: $(READY) ## Create .venv and install the locked dependencies
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (about 2 GB on disk, a few minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install $(PIP_FLAGS) -c constraints.txt -e '.[demo,dev]' || \
+		{ echo "The installation failed. If a download broke off, run the same command again." >&2; exit 1; }
+	@touch $(READY)
+
+demo: $(READY) ## Clean a real table and a real series, and show what came out (SEED=n changes the noise)
+	@$(BIN)/denograd demo $(if $(SEED),--seed $(SEED))
+
+test: $(READY) ## Run all tests
+	@$(BIN)/python -m pytest -n 2 -rs $(ARGS)
+
+check: $(READY) ## Lint, type-check and enforce the architecture
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(READY) ## Compare with the published package, in its own folder
+	@$(BIN)/python -m tests.benchmarks.parity
+
+lock: ## Renew constraints.txt
+	@$(PYTHON) -m venv .bench/lock && .bench/lock/bin/python -m pip install --quiet uv
+	@.bench/lock/bin/uv pip compile --universal --python-version 3.11 --all-extras --upgrade --quiet \
+		--no-annotate --no-header pyproject.toml -o .bench/lock/constraints.txt
+	@{ head -1 constraints.txt; cat .bench/lock/constraints.txt; } > .bench/lock/new && mv .bench/lock/new constraints.txt
+
+wheel: $(READY) ## Build the wheel into dist/
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean: ## Remove the environment and every build output; published data in .denograd stay
+	rm -rf $(VENV) dist .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

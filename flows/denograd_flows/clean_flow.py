@@ -1,0 +1,110 @@
+"""The flow `clean`: from a source to a published, verified version."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+from prefect import Task, flow
+from prefect.runtime import flow_run
+
+from denograd_flows.leftovers import exclusive, mark_crashed
+from denograd_flows.outcome import Outcome, Refused, outcome_of
+from denograd_tasks.progress import listener
+from denograd_tasks.records import Record, Refined, Snapshot
+from denograd_tasks.settings import Settings
+from denograd_tasks.stages.check_fidelity import check_fidelity
+from denograd_tasks.stages.check_input import check_input
+from denograd_tasks.stages.ingest import ingest
+from denograd_tasks.stages.publish import publish, quarantine
+from denograd_tasks.stages.refine import refine
+from denograd_tasks.stages.report import report
+from denograd_tasks.stages.train_backbone import train_backbone
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+R = TypeVar("R", bound=Record)
+Truth = Callable[[Snapshot, Refined], dict[str, float]]
+"""Compares refined data with a truth known to the caller, in demonstrations."""
+
+
+def dataset_name() -> str:
+    """The name of a run until its data are known."""
+    settings = flow_run.get_parameters().get("settings") or {}
+    name = settings.get("dataset") if isinstance(settings, dict) else settings.dataset
+    return str(name or "clean")
+
+
+@flow(name="clean", flow_run_name=dataset_name, validate_parameters=True)
+def clean(settings: Settings) -> Outcome:
+    """Ingest, check, train, refine, judge, report and publish.
+
+    Stages whose inputs and settings have not changed are reused; what was interrupted goes on after the last finished
+    stage.
+
+    Args:
+        settings: The configuration, from `load_settings` or built in code.
+
+    Raises:
+        DataError: If the data cannot be used as they are.
+        Refused: If a gate refused the result, which is then in quarantine.
+        ServiceError: If a service does not answer.
+    """
+    return run_stages(settings)
+
+
+def run_stages(settings: Settings, truth: Truth | None = None) -> Outcome:
+    """The body of the flow, to be called within one."""
+    with exclusive(settings):
+        run = _Stages()
+        snapshot = run(ingest, settings)
+        _name_run(settings, snapshot)
+        checked = run(check_input, snapshot, settings)
+        backbone = run(train_backbone, snapshot, settings)
+        refined = run(refine, snapshot, backbone, settings)
+        verdict = run(check_fidelity, snapshot, backbone, refined, settings)
+        known = truth(snapshot, refined) if truth else None
+        page = run(report, snapshot, backbone, refined, verdict, settings, known)
+        version = None
+        if verdict.passed:
+            version = run(publish, snapshot, checked, backbone, refined, verdict, page, settings)
+        else:
+            run(quarantine, refined, verdict, page, settings)
+        outcome = outcome_of(settings, snapshot, backbone, refined, verdict, page, version, tuple(run.reused), known)
+    if version is None:
+        raise Refused(outcome)
+    return outcome
+
+
+class _Stages:
+    """Runs stages one after another, tells the listener, and remembers which were reused."""
+
+    def __init__(self) -> None:
+        self.reused: list[str] = []
+
+    def __call__(self, stage: Task[..., R], *arguments: Any) -> R:
+        listener().started(stage.name)
+        state: State[R] = stage(*arguments, return_state=True)  # type: ignore[assignment]
+        record: R = state.result()  # type: ignore[assignment]
+        reused = state.name == "Cached"
+        if reused:
+            self.reused.append(stage.name)
+        listener().finished(stage.name, record.describe(), reused)
+        return record
+
+
+def _name_run(settings: Settings, snapshot: Snapshot) -> None:
+    """Name the run after data set and digest; where the server is this run's own, clear up after killed ones."""
+    from prefect.client.orchestration import get_client
+
+    run_id = flow_run.get_id()
+    if run_id is None:
+        return
+    tag = f"dataset:{settings.dataset}"
+    with get_client(sync_client=True) as server:
+        server.update_flow_run(UUID(run_id), name=f"{settings.dataset}-{snapshot.digest[:8]}", tags=[tag])
+        if not os.environ.get("PREFECT_API_URL"):
+            mark_crashed(server, tag, run_id)

@@ -1,0 +1,330 @@
+"""The `denograd` command: a thin shell over the flows, and over what is published."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from denograd_engine import __version__
+from denograd_engine.errors import ConfigError, DataError, DenogradError, GateRefused
+
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 refused by a gate."
+
+app = typer.Typer(
+    name="denograd",
+    help="Repair noisy tables and series, and publish them as verified versions.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs of the libraries, and tracebacks.")]
+Named = Annotated[str, typer.Argument(metavar="NAME[@N]", help="A data set, or one of its versions.")]
+Root = Annotated[
+    str | None,
+    typer.Option("--root", help="Where versions are published; default: .denograd/published.", show_default=False),
+]
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command(epilog="Example: `denograd init readings.csv --target temperature --time timestamp`")
+def init(
+    data: Annotated[Path, typer.Argument(help="A CSV, Parquet or Arrow file, or a folder of them.")],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Column to predict; repeatable. Default: a guess.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="Column of time stamps, if the rows form a series. Default: a guess.")
+    ] = None,
+    entity: Annotated[
+        list[str] | None, typer.Option("--entity", help="Column that tells several series apart; repeatable.")
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Treat the rows as a table even if there is a time.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("denograd.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Look at the data, and write a configuration with every column's inferred role in it."""
+    with _shell(as_json, verbose) as shell:
+        from denograd_flows.starter import write_starter
+
+        written = write_starter(data, output, target=target, time=time, entity=entity or (), table=table, force=force)
+        if as_json:
+            shell.result(written.plain())
+        else:
+            shell.say(f"Wrote {output}: {written.describe()}")
+            shell.say("Check the roles of the columns in it, then: " + f"denograd run {output}")
+
+
+@app.command(epilog=f"Examples: `denograd run denograd.yaml` · `denograd run denograd.yaml --dry-run`. {EXIT_CODES}")
+def run(
+    config: Annotated[Path, typer.Argument(help="The configuration; write one with `denograd init`.")] = Path(
+        "denograd.yaml"
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done and reused.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Clean the data and publish the next version, if every gate passes."""
+    with _shell(as_json, verbose) as shell:
+        from denograd_tasks.settings import load_settings
+
+        settings = load_settings(config)
+        shell.prepare()
+        if dry_run:
+            from denograd_flows.plan import plan
+
+            steps = plan(settings)
+            shell.result([step.model_dump() for step in steps]) if as_json else shell.plan(settings.dataset, steps)
+            return
+        from denograd_flows.clean_flow import clean
+
+        with shell.watching():
+            outcome = clean(settings)
+        shell.outcome(outcome)
+
+
+@app.command(epilog="Example: `denograd versions` · `denograd versions parkinsons --json`")
+def versions(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this data set.")] = None,
+    root: Root = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """List what is published."""
+    with _shell(as_json, verbose) as shell:
+        from denograd_flows.library import version_rows
+
+        rows = version_rows(root, name)
+        shell.result(rows) if as_json else shell.versions(rows)
+
+
+@app.command(epilog="Example: `denograd show parkinsons@3`")
+def show(name: Named, root: Root = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Show a version: its source, model, refinement and gates."""
+    with _shell(as_json, verbose) as shell:
+        from denograd_flows.library import find
+
+        manifest = find(root, name)
+        shell.result(manifest.content) if as_json else shell.manifest(manifest)
+
+
+@app.command(epilog="Example: `python -c \"import pandas as pd; pd.read_parquet('$(denograd path parkinsons)')\"`")
+def path(name: Named, root: Root = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Print the folder of a version's Parquet files."""
+    with _shell(as_json, verbose) as shell:
+        from denograd_flows.library import data_path
+
+        found = data_path(root, name)
+        shell.result({"path": found}) if as_json else typer.echo(found)
+
+
+@app.command(epilog="Example: `denograd report parkinsons --open`")
+def report(
+    name: Named,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    root: Root = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Print where the report of a version is, or open it."""
+    with _shell(as_json, verbose) as shell:
+        from denograd_flows.library import report_path
+
+        found = report_path(root, name)
+        if open_it:
+            typer.launch(found)
+        shell.result({"report": found}) if as_json else typer.echo(found)
+
+
+@app.command(epilog="Example: `denograd doctor denograd.yaml`")
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="Also check the stores and servers named here.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what is installed, which device would be used, and which stores and servers answer."""
+    with _shell(as_json, verbose) as shell:
+        from denograd_flows.doctor import examine
+        from denograd_tasks.settings import load_settings
+
+        settings = load_settings(config) if config else None
+        shell.prepare()
+        findings = examine(settings)
+        shell.result([one.model_dump() for one in findings]) if as_json else shell.findings(findings)
+        if not all(one.ok for one in findings):
+            raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `denograd demo --seed 1`")
+def demo(
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the noise and the training.")] = 0,
+    noise: Annotated[float, typer.Option("--noise", min=0.01, max=1.0, help="In std of each column.")] = 0.3,
+    only: Annotated[str | None, typer.Option("--only", help="Just `table` or just `series`.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Clean a real table and a real series with known noise added, and show how much of it was removed."""
+    with _shell(as_json, verbose) as shell:
+        if only not in (None, "table", "series"):
+            raise ConfigError(f"--only {only} is neither demonstration", expected="table or series", where="--only")
+        shell.prepare()
+        from denograd_flows.demo import run_demo
+
+        outcomes = []
+        for title, demonstration in run_demo(seed, noise, only):
+            shell.heading(title)
+            with shell.watching():
+                outcomes.append(demonstration())
+            if not as_json:
+                shell.outcome(outcomes[-1])
+        if as_json:
+            shell.result([outcome.model_dump(mode="json") for outcome in outcomes])
+        else:
+            shell.farewell(outcomes)
+
+
+class _Shell:
+    """Where results and messages go."""
+
+    def __init__(self, as_json: bool, verbose: bool) -> None:
+        self.as_json, self.verbose = as_json, verbose
+
+    def prepare(self) -> None:
+        """Set up the environment of runs, before Prefect is imported, and end what killed runs left."""
+        from denograd_flows.environment import prepare
+        from denograd_flows.leftovers import end_orphaned_servers
+
+        prepare(self.verbose)
+        end_orphaned_servers()
+
+    def result(self, plain: Any) -> None:
+        typer.echo(json.dumps(plain, indent=1, default=str))
+
+    def say(self, text: str) -> None:
+        typer.echo(text)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Show the stages as they run; on stderr if stdout is for JSON."""
+        from denograd_flows.live import LiveView
+        from denograd_tasks.progress import listening
+
+        with LiveView(self._console()) as view, listening(view):
+            yield
+
+    def outcome(self, outcome: Any) -> None:
+        from denograd_flows.summary import print_outcome
+
+        if self.as_json:
+            self.result(outcome.model_dump(mode="json"))
+        else:
+            print_outcome(outcome, self._console())
+
+    def heading(self, text: str) -> None:
+        self._console().print(f"\n[bold]{text}[/bold]", highlight=False)
+
+    def plan(self, dataset: str, steps: list[Any]) -> None:
+        from denograd_flows.summary import print_plan
+
+        print_plan(dataset, steps, self._console())
+
+    def versions(self, rows: list[dict[str, Any]]) -> None:
+        from denograd_flows.summary import print_versions
+
+        print_versions(rows, self._console())
+
+    def manifest(self, manifest: Any) -> None:
+        from denograd_flows.summary import print_manifest
+
+        print_manifest(manifest, self._console())
+
+    def findings(self, findings: list[Any]) -> None:
+        from denograd_flows.summary import print_findings
+
+        print_findings(findings, self._console())
+
+    def farewell(self, outcomes: list[Any]) -> None:
+        from denograd_flows.summary import print_farewell
+
+        print_farewell(outcomes, self._console())
+
+    def _console(self) -> Any:
+        from rich.console import Console
+
+        return Console(stderr=self.as_json)
+
+
+@contextmanager
+def _shell(as_json: bool, verbose: bool) -> Iterator[_Shell]:
+    """Turn errors into a message and an exit code."""
+    shell = _Shell(as_json, verbose)
+    try:
+        yield shell
+    except (typer.Exit, SystemExit):
+        raise
+    except KeyboardInterrupt:
+        typer.secho("Interrupted. The next run goes on after the last finished stage.", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if verbose:
+            raise
+        code = _exit_code(error)
+        if isinstance(error, GateRefused) and hasattr(error, "outcome"):
+            shell.outcome(error.outcome)
+        elif as_json:
+            shell.result({"status": "failed", "exit_code": code, "error": type(error).__name__, **_plain(error)})
+        typer.secho(_message(error), err=True, fg="red" if sys.stderr.isatty() else None)
+        raise typer.Exit(code) from None
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, (ConfigError, DataError)):
+        return 2
+    return 3 if isinstance(error, GateRefused) else 1
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, DenogradError):
+        return f"Error: {error}"
+    first = str(error).splitlines()[0] if str(error) else ""
+    return (
+        f"Error: {type(error).__name__}: {first}\n"
+        "  what to do: run again with --verbose to see where, and report it if it is ours"
+    )
+
+
+def _plain(error: Exception) -> dict[str, Any]:
+    if isinstance(error, DenogradError):
+        return {
+            "problem": error.problem,
+            "expected": error.expected,
+            "found": error.found,
+            "where": error.where,
+            "remedy": error.remedy,
+        }
+    return {"problem": str(error)}
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,47 @@
+"""The environment of the command: one home folder, no telemetry, no noise. Set before Prefect is imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+from denograd_flows.leftovers import OWNER
+from denograd_tasks.home import home
+
+
+def prepare(verbose: bool) -> None:
+    """Set what the user has not set.
+
+    Prefect keeps its data below the home folder unless `PREFECT_HOME` says otherwise, and uses a server only if
+    `PREFECT_API_URL` names one.
+    """
+    quiet = {
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_LOG_PRINTS": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "TQDM_DISABLE": "1",
+    }
+    defaults = {
+        "PREFECT_HOME": str(home() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+        OWNER: str(os.getpid()),
+        **({} if verbose else quiet),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    os.environ[OWNER] = str(os.getpid())
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    if not verbose:
+        warnings.simplefilter("ignore")
+        logging.getLogger().setLevel(logging.CRITICAL)

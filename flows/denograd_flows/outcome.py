@@ -1,0 +1,118 @@
+"""What a cleaning run comes to: the same facts for people, for scripts and for calling code."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from denograd_engine.errors import GateRefused
+from denograd_tasks.records import Gate, Refined, Report, Snapshot, TrainedBackbone, Verdict, Version
+from denograd_tasks.settings import Settings
+from denograd_tasks.store import open_store
+
+
+class Outcome(BaseModel):
+    """The summary of a run.
+
+    Attributes:
+        status: Published now, published by an earlier run with the same result, or refused by a gate.
+        dataset: Its name.
+        version: The version's number; None if refused.
+        path: The refined data, for `pandas.read_parquet`: published, or in quarantine.
+        report: The HTML report.
+        rows: Rows of the data.
+        moved: Rows of which any cell changed.
+        skill: Held-out R2 of each target.
+        residual_before: Root mean squared residual, standardised.
+        residual_after: After refinement.
+        gates: Every gate with its value and bound.
+        snapshot: Digest of the input.
+        model: Registry URI of the backbone.
+        manifest: Digest of the version's manifest; None if refused.
+        reused: Stages whose earlier results were used again.
+        noise_removed: Share of a known noise that was removed, for features and targets; None outside demonstrations.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["published", "already_published", "refused"]
+    dataset: str
+    version: int | None
+    path: str
+    report: str
+    rows: int
+    moved: int
+    skill: dict[str, float]
+    residual_before: float
+    residual_after: float
+    gates: tuple[Gate, ...]
+    snapshot: str
+    model: str
+    manifest: str | None
+    reused: tuple[str, ...] = ()
+    noise_removed: dict[str, float] | None = None
+
+    @property
+    def refusals(self) -> list[Gate]:
+        """The gates that refused the result."""
+        return [gate for gate in self.gates if gate.severity == "error" and not gate.passed]
+
+
+class Refused(GateRefused):
+    """A gate refused the result; `outcome` has the facts."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        failed = outcome.refusals
+        super().__init__(
+            f"{outcome.dataset} was not published: refused by {', '.join(gate.name for gate in failed)}",
+            expected="; ".join(f"{gate.name} {gate.bound}" for gate in failed),
+            found="; ".join(f"{gate.name} {_number(gate.value)}" for gate in failed),
+            where=outcome.path,
+            remedy="; ".join(dict.fromkeys(gate.remedy for gate in failed)),
+        )
+        self.outcome = outcome
+
+    def __reduce__(self) -> tuple[type[Refused], tuple[Outcome]]:
+        return type(self), (self.outcome,)
+
+
+def outcome_of(
+    settings: Settings,
+    snapshot: Snapshot,
+    backbone: TrainedBackbone,
+    refined: Refined,
+    verdict: Verdict,
+    report: Report,
+    version: Version | None,
+    reused: tuple[str, ...],
+    truth: dict[str, float] | None,
+) -> Outcome:
+    """Gather the facts of a run; without a version it was refused."""
+    store = open_store(settings.publish.root)
+    data = refined.quarantined if version is None else refined.data
+    status: Literal["published", "already_published", "refused"] = "refused"
+    if version is not None:
+        status = "already_published" if version.already else "published"
+    return Outcome(
+        status=status,
+        dataset=settings.dataset,
+        version=None if version is None else version.number,
+        path=store.uri(data.path.rsplit("/", 1)[0]),
+        report=store.uri(report.page.path),
+        rows=refined.totals["rows"],
+        moved=refined.totals["moved"],
+        skill=backbone.skill,
+        residual_before=refined.totals["residual_before"],
+        residual_after=refined.totals["residual_after"],
+        gates=verdict.gates,
+        snapshot=snapshot.digest,
+        model=backbone.model_uri,
+        manifest=None if version is None else version.digest,
+        reused=reused,
+        noise_removed=truth,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not measurable" if value is None else f"{value:.4g}"

@@ -1,0 +1,143 @@
+"""The summary at the end of a run, for people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from denograd_flows.outcome import Outcome
+from denograd_tasks.records import Gate
+
+if TYPE_CHECKING:
+    from denograd_flows.doctor import Finding
+    from denograd_flows.plan import Step
+    from denograd_tasks.versions import Manifest
+
+
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """What came out, where it is, and what to try if it was refused."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("rows moved", f"{outcome.moved:,} of {outcome.rows:,} ({outcome.moved / max(1, outcome.rows):.0%})")
+    facts.add_row("residual", f"{outcome.residual_before:.3f} std before, {outcome.residual_after:.3f} after")
+    facts.add_row("held-out R2", ", ".join(f"{name} {skill:.3f}" for name, skill in outcome.skill.items()))
+    for name, share in (outcome.noise_removed or {}).items():
+        facts.add_row(name, f"{share:.1%}")
+    passed = sum(gate.passed for gate in outcome.gates)
+    facts.add_row("gates", f"{passed} of {len(outcome.gates)} passed")
+    for gate in outcome.gates:
+        if not gate.passed:
+            facts.add_row("", _gate(gate))
+    title, style = _title(outcome)
+    console.print(Text.assemble(("\n  " + title, f"bold {style}")), highlight=False)
+    console.print(Padding(facts, (0, 0, 0, 2)), highlight=False)
+    for name, path in (("data", outcome.path), ("report", outcome.report)):
+        console.print(Text.assemble((f"  {name:<13}", "dim"), short(path)), highlight=False, soft_wrap=True)
+
+
+def _title(outcome: Outcome) -> tuple[str, str]:
+    if outcome.status == "refused":
+        return f"{outcome.dataset}: refused, in quarantine", "red"
+    if outcome.status == "already_published":
+        return f"{outcome.dataset}: already published as version {outcome.version}", "cyan"
+    return f"{outcome.dataset}: published as version {outcome.version}", "green"
+
+
+def _gate(gate: Gate) -> Text:
+    value = "not measurable" if gate.value is None else f"{gate.value:.4g}"
+    style = "red" if gate.severity == "error" else "yellow"
+    return Text.assemble(
+        (f"{gate.severity}: {gate.name} is {value}, bound: {gate.bound}", style),
+        f"\n{gate.meaning}\ntry: {gate.remedy}",
+    )
+
+
+def short(path: str) -> str:
+    """A path relative to the working folder where that is shorter."""
+    if "://" in path or not Path(path).is_absolute():
+        return path
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path
+
+
+def print_plan(dataset: str, steps: Sequence[Step], console: Console) -> None:
+    """What a run would do."""
+    console.print(f"[bold]{dataset}[/bold]: what a run would do", highlight=False)
+    for step in steps:
+        mark, style = ("↻ reuse", "cyan") if step.action == "reuse" else ("▸ run  ", "green")
+        line = Text.assemble((f"  {mark} ", style), f"{step.stage:<16}", (step.detail, "dim"))
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_versions(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """What is published."""
+    if not rows:
+        console.print("Nothing is published yet. Begin with: denograd init DATA")
+        return
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("version", "created", "rows", "moved", "gates", "model", "snapshot"):
+        table.add_column(name, justify="right" if name in ("rows", "moved") else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            f"{row['dataset']}@{row['version']}",
+            row["created"].replace("+00:00", "Z"),
+            f"{row['rows']:,}",
+            f"{row['moved'] / max(1, row['rows']):.0%}",
+            f"{row['gates_passed']}/{row['gates']}",
+            row["model"],
+            row["snapshot"][:12],
+        )
+    console.print(table)
+
+
+def print_manifest(manifest: Manifest, console: Console) -> None:
+    """A version and where it comes from."""
+    content = manifest.content
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    model, refinement = content["model"], content["refinement"]
+    facts.add_row("created", content["created"])
+    facts.add_row("source", content["source"]["uri"])
+    facts.add_row("snapshot", content["source"]["snapshot"])
+    facts.add_row("model", f"{model['kind']}, {model['uri']}, weights {model['digest'][:12]}")
+    facts.add_row("held-out R2", ", ".join(f"{name} {skill:.3f}" for name, skill in model["skill"].items()))
+    facts.add_row("rows moved", f"{refinement['moved']:,} of {refinement['rows']:,}")
+    facts.add_row("manifest", f"{manifest.digest} ({manifest.path})")
+    facts.add_row("parent", content["parent"] or "none: the first version")
+    facts.add_row("flow run", f"{content['run']['flow_run_name']} ({content['run']['flow_run_id']})")
+    facts.add_row("MLflow run", model["mlflow_run_id"])
+    console.print(f"[bold]{manifest.dataset}@{manifest.number}[/bold]", highlight=False)
+    console.print(facts, highlight=False)
+    gates = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("gate", "value", "bound", "severity", "passed"):
+        gates.add_column(name, justify="right" if name == "value" else "left")
+    for plain in content["gates"]:
+        gate = Gate(**plain)
+        value = "–" if gate.value is None else f"{gate.value:.4g}"
+        gates.add_row(gate.name, value, gate.bound, gate.severity, "✓" if gate.passed else "✗")
+    console.print(gates)
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """What the doctor found."""
+    for one in findings:
+        mark = ("✓", "green") if one.ok else ("✗", "red")
+        line = Text.assemble(" ", mark, f" {one.what:<20}", (one.detail, "" if one.ok else "red"))
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_farewell(outcomes: Sequence[Outcome], console: Console) -> None:
+    """After the demonstration: where to look next."""
+    console.print("Look at the reports in a browser:", highlight=False)
+    for outcome in outcomes:
+        console.print(f"  {short(outcome.report)}", highlight=False, soft_wrap=True)
+    console.print("Then try your own data: denograd init DATA", highlight=False)

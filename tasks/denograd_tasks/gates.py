@@ -1,0 +1,132 @@
+"""Bounds on measured values, asserted by Great Expectations, with Data Docs as evidence.
+
+The engine measures; the values go into a frame of one row, a column each; built-in expectations assert the bounds. An
+expectation that raises counts as failed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from denograd_tasks.home import scratch
+from denograd_tasks.records import File, Gate
+from denograd_tasks.store import Store
+from denograd_tasks.tables import put_file
+
+HEAVY = (".gif", ".otf", "iterative-dev-loop.png", "logo-long.png")
+"""Decorations of Data Docs, 4 MB a version, that its pages do without."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value with its bounds, before judgement.
+
+    Attributes:
+        name: As in the configuration.
+        value: What was measured; None fails.
+        minimum: Lower bound, None if there is none.
+        maximum: Upper bound, likewise.
+        severity: What a failure means.
+        meaning: What it measures, for people.
+        remedy: What to try when it fails.
+    """
+
+    name: str
+    value: float | None
+    minimum: float | None = None
+    maximum: float | None = None
+    severity: Literal["error", "warning"] = "error"
+    meaning: str = ""
+    remedy: str = ""
+
+
+def judge(title: str, measured: Sequence[Measured], store: Store, folder: str) -> tuple[list[Gate], tuple[File, ...]]:
+    """Assert every bound, and write Data Docs to a folder of the store.
+
+    Args:
+        title: Name of the suite.
+        measured: The values and their bounds.
+        store: Where the evidence goes.
+        folder: Where in it.
+
+    Returns:
+        The gates in the order given, and the files of the Data Docs; the first is the page to open.
+    """
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    measured = [
+        replace(one, value=None) if one.value is not None and math.isnan(one.value) else one for one in measured
+    ]
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=scratch()) as temporary:
+        warnings.simplefilter("ignore")
+        docs = Path(temporary) / "docs"
+        passed = _validate(title, measured, docs)
+        files = [path for path in sorted(docs.rglob("*")) if path.is_file() and not path.name.endswith(HEAVY)]
+        files.sort(key=lambda path: path != docs / "index.html")
+        written = tuple(put_file(store, path, f"{folder}/docs/{path.relative_to(docs).as_posix()}") for path in files)
+    gates = [
+        Gate(
+            name=one.name,
+            value=one.value,
+            minimum=one.minimum,
+            maximum=one.maximum,
+            severity=one.severity,
+            passed=passed[one.name],
+            meaning=one.meaning,
+            remedy=one.remedy,
+        )
+        for one in measured
+    ]
+    return gates, written
+
+
+def _validate(title: str, measured: Sequence[Measured], docs: Path) -> dict[str, bool]:
+    import great_expectations as gx
+    import pandas as pd
+
+    context: Any = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    suite = context.suites.add(gx.ExpectationSuite(name=title))
+    for one in measured:
+        suite.add_expectation(
+            gx.expectations.ExpectColumnValuesToBeBetween(
+                column=one.name,
+                min_value=one.minimum,
+                max_value=one.maximum,
+                severity="critical" if one.severity == "error" else "warning",
+                meta={"gate": one.name},
+                description=one.meaning or None,
+            )
+        )
+    frame = pd.DataFrame({one.name: [float("nan") if one.value is None else one.value] for one in measured})
+    asset = context.data_sources.add_pandas("measured").add_dataframe_asset("values")
+    validation = context.validation_definitions.add(
+        gx.ValidationDefinition(name=title, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
+    )
+    context.add_data_docs_site(
+        site_name="evidence",
+        site_config={
+            "class_name": "SiteBuilder",
+            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        },
+    )
+    checkpoint = context.checkpoints.add(
+        gx.Checkpoint(
+            name=title,
+            validation_definitions=[validation],
+            actions=[gx.checkpoint.UpdateDataDocsAction(name="docs")],
+            result_format="BASIC",
+        )
+    )
+    result = next(iter(checkpoint.run(batch_parameters={"dataframe": frame}).run_results.values()))
+    passed = {one.name: False for one in measured}
+    for each in result.results:
+        passed[each.expectation_config.meta["gate"]] = bool(each.success)
+    return {one.name: passed[one.name] and one.value is not None for one in measured}  # GX passes over missing values

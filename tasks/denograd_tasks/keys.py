@@ -1,0 +1,74 @@
+"""When a stage may be skipped: its cache key is the digest of everything that determines its result.
+
+Prefect keeps the results; this policy names them. A hit counts only if the record can still be read and every artefact
+that it points to is there with its digest: otherwise the key gets a suffix, and the stage runs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from prefect.cache_policies import CachePolicy
+
+from denograd_engine import __version__
+from denograd_tasks.records import Record
+
+if TYPE_CHECKING:
+    from prefect import Task
+    from prefect.context import TaskRunContext
+
+Determinants = Callable[[dict[str, Any]], dict[str, Any]]
+"""From a task's parameters to plain data that determine its result."""
+
+
+def digest_of(plain: Any) -> str:
+    """sha256 of plain data in canonical JSON."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class StageKey(CachePolicy):
+    """The cache policy of one stage.
+
+    Attributes:
+        determinants: What determines the result, besides the engine's version.
+    """
+
+    determinants: Determinants = field(default=lambda parameters: parameters)
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str:
+        """The first key in line that is free or holds an intact record."""
+        key, _ = lookup(cast("Task[..., Any]", task_ctx.task), inputs)
+        return key
+
+
+def lookup(task: Task[..., Any], parameters: dict[str, Any]) -> tuple[str, Record | None]:
+    """The key under which a stage with these parameters is kept, and its record if there is an intact one."""
+    from prefect.results import ResultStore
+
+    policy = cast(StageKey, task.cache_policy)
+    stem = f"{task.name}-{digest_of([__version__, policy.determinants(parameters)])}"
+    store = cast(ResultStore, ResultStore().update_for_task(task))
+    attempt = 0
+    while True:
+        key = stem if not attempt else f"{stem}-{attempt}"
+        if not store.exists(key):
+            return key, None
+        try:
+            record = store.read(key).result
+        except Exception:  # a record half written by a killed run is as good as none
+            record = None
+        if isinstance(record, Record) and record.intact():
+            return key, record
+        attempt += 1

@@ -1,0 +1,266 @@
+"""What passes between stages: URIs, digests and small facts. Never a table or a model.
+
+Every record can say whether what it points to is still there, unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from denograd_tasks.store import open_store
+
+
+class File(BaseModel):
+    """A file in the publishing root.
+
+    Attributes:
+        path: Relative to the root.
+        sha256: Of its bytes.
+        bytes: Its size.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Record(BaseModel):
+    """The result of a stage.
+
+    Attributes:
+        root: The publishing root, which its files are relative to.
+        files: The artefacts that make this record worth anything.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: str
+    files: tuple[File, ...] = ()
+
+    def intact(self) -> bool:
+        """Whether every file is there with its digest."""
+        store = open_store(self.root)
+        return all(store.holds(file.path, file.sha256) for file in self.files)
+
+    def file(self, name: str) -> File:
+        """The file whose path ends in `name`."""
+        return next(file for file in self.files if file.path.endswith(name))
+
+    def describe(self) -> str:
+        """The result in a few words, for the live view."""
+        raise NotImplementedError
+
+
+class Snapshot(Record):
+    """The input, copied once.
+
+    Attributes:
+        digest: sha256 over the content (see `content.py`).
+        source: Where it came from, without credentials.
+        rows: Number of rows.
+        columns: Name and type of each column.
+    """
+
+    digest: str
+    source: str
+    rows: int
+    columns: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        return f"{self.rows:,} rows x {len(self.columns)} columns, digest {self.digest[:12]}"
+
+
+class Gate(BaseModel):
+    """One checked bound.
+
+    Attributes:
+        name: As in the configuration.
+        value: Measured; None if it could not be.
+        minimum: Lower bound, None if there is none.
+        maximum: Upper bound, likewise.
+        severity: An `error` refuses the result, a `warning` does not.
+        passed: Whether the value is within the bounds.
+        meaning: What it measures, for people.
+        remedy: What to try when it fails.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    value: float | None
+    minimum: float | None = None
+    maximum: float | None = None
+    severity: Literal["error", "warning"] = "error"
+    passed: bool
+    meaning: str = ""
+    remedy: str = ""
+
+    @property
+    def bound(self) -> str:
+        """The bounds in words."""
+        if self.minimum is None:
+            return f"at most {self.maximum:g}"
+        if self.maximum is None:
+            return f"at least {self.minimum:g}"
+        return f"{self.minimum:g} to {self.maximum:g}"
+
+
+class InputCheck(Record):
+    """The input is fit to be cleaned.
+
+    Attributes:
+        gates: Every check with its value and bound.
+    """
+
+    gates: tuple[Gate, ...]
+
+    def describe(self) -> str:
+        warned = sum(not gate.passed for gate in self.gates)
+        return f"{len(self.gates)} checks passed" if not warned else f"{len(self.gates)} checks, {warned} warnings"
+
+
+class TrainedBackbone(Record):
+    """The frozen network.
+
+    Attributes:
+        kind: Architecture.
+        model_uri: In MLflow's registry.
+        run_id: The MLflow run of its training.
+        tracking_uri: The MLflow server or store.
+        digest: sha256 of weights and scaling.
+        skill: Held-out R2 of each target.
+        residual_scale: Held-out root mean squared residual, standardised.
+        history: Epoch, training loss and held-out loss, each epoch.
+    """
+
+    kind: str
+    model_uri: str
+    run_id: str
+    tracking_uri: str
+    digest: str
+    skill: dict[str, float]
+    residual_scale: float
+    history: tuple[tuple[int, float, float], ...]
+
+    def intact(self) -> bool:
+        from denograd_tasks.tracking import run_exists
+
+        return super().intact() and run_exists(self.tracking_uri, self.run_id)
+
+    @property
+    def mean_skill(self) -> float:
+        return sum(self.skill.values()) / len(self.skill)
+
+    def describe(self) -> str:
+        return f"{self.kind}, held-out R2 {self.mean_skill:.3f} after {len(self.history)} epochs"
+
+
+class Refined(Record):
+    """The refined data: staged, or published, or in quarantine.
+
+    Attributes:
+        attempt: Names its folder; the same content always has the same name.
+        digest: sha256 over the refined content.
+        totals: `denograd_engine.Refinement.totals` as plain data.
+    """
+
+    attempt: str
+    digest: str
+    totals: dict[str, Any]
+
+    @property
+    def data(self) -> File:
+        """The refined table where it is staged and published."""
+        return self.files[0]
+
+    @property
+    def rows(self) -> File:
+        """The summary of each row."""
+        return self.files[1]
+
+    @property
+    def quarantined(self) -> File:
+        """The refined table where it is kept after a gate refused it."""
+        return self.data.model_copy(update={"path": self.data.path.replace("/data/", "/quarantine/", 1)})
+
+    def located(self) -> File | None:
+        """The refined table where it is now, unchanged; None if it is gone."""
+        store = open_store(self.root)
+        return next((file for file in (self.data, self.quarantined) if store.holds(file.path, file.sha256)), None)
+
+    def intact(self) -> bool:
+        return self.located() is not None and open_store(self.root).holds(self.rows.path, self.rows.sha256)
+
+    def describe(self) -> str:
+        moved = self.totals["moved"] / max(1, self.totals["rows"])
+        return f"{moved:.0%} of the rows moved in {self.totals['epochs']} epochs"
+
+
+class Verdict(Record):
+    """The judgement on a refinement.
+
+    Attributes:
+        passed: Whether no gate of severity `error` failed.
+        gates: Every gate.
+        docs: Path of the Data Docs' first page, relative to the root.
+        fidelity: Every measured statistic as plain data.
+    """
+
+    passed: bool
+    gates: tuple[Gate, ...]
+    docs: str
+    fidelity: dict[str, Any]
+
+    @property
+    def record(self) -> File:
+        """The verdict as JSON."""
+        return self.files[0]
+
+    def failed(self, severity: str) -> Sequence[Gate]:
+        """The gates of this severity that failed."""
+        return [gate for gate in self.gates if gate.severity == severity and not gate.passed]
+
+    def describe(self) -> str:
+        failed, warned = len(self.failed("error")), len(self.failed("warning"))
+        text = f"{sum(gate.passed for gate in self.gates)} of {len(self.gates)} gates passed"
+        if failed:
+            text += f", refused by {', '.join(gate.name for gate in self.failed('error'))}"
+        return text + (f", {warned} warnings" if warned else "")
+
+
+class Report(Record):
+    """The report page."""
+
+    @property
+    def page(self) -> File:
+        """The HTML file."""
+        return self.files[0]
+
+    def describe(self) -> str:
+        return f"{self.files[0].bytes / 1e3:,.0f} kB of HTML"
+
+
+class Version(Record):
+    """A published version.
+
+    Attributes:
+        dataset: Its name.
+        number: From 1 on, without gaps.
+        digest: sha256 of the manifest.
+        parent: The same of the version before, None for the first.
+        already: Whether it had been published by an earlier run.
+    """
+
+    dataset: str
+    number: int
+    digest: str
+    parent: str | None
+    already: bool = False
+
+    def describe(self) -> str:
+        return f"{'already published as' if self.already else 'published as'} {self.dataset}@{self.number}"

@@ -1,0 +1,43 @@
+"""From the configuration's sections to the engine's dataclasses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from denograd_engine.schema import Schema, Series, infer_schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from denograd_engine.refinement import Refining
+    from denograd_engine.training import Training
+    from denograd_tasks.settings import Settings
+
+
+def schema_of(frame: pd.DataFrame, settings: Settings) -> Schema:
+    """The roles of the columns: declared ones first, the others inferred."""
+    columns = settings.columns
+    series = None if settings.series is None else Series(**settings.series.model_dump())
+    return infer_schema(
+        frame,
+        target=columns.target,
+        features=columns.feature,
+        frozen=columns.frozen,
+        ignored=columns.ignored,
+        bounds=columns.bounds,
+        series=series,
+    )
+
+
+def training_of(settings: Settings) -> Training:
+    """How the backbone is fitted."""
+    from denograd_engine.training import Training
+
+    return Training(**settings.backbone.training.model_dump(), seed=settings.seed, device=settings.device)
+
+
+def refining_of(settings: Settings) -> Refining:
+    """How the data are refined."""
+    from denograd_engine.refinement import Refining
+
+    return Refining(**settings.refine.model_dump(), device=settings.device)

@@ -1,0 +1,273 @@
+"""The configuration: validated once, here; the engine gets frozen dataclasses.
+
+Unknown keys are refused, with the nearest valid one named.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from denograd_engine.errors import ConfigError
+from denograd_tasks.home import default_root, default_tracking_uri
+
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Limit = float | None
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ColumnSettings(_Section):
+    """Roles of the columns; those named nowhere get one by their type and values."""
+
+    target: Names = Field(description="The column or columns to predict; refined where continuous.")
+    feature: Names = Field((), description="Measured columns to refine, whatever their values look like.")
+    frozen: Names = Field((), description="Columns that the model sees and nothing changes.")
+    ignored: Names = Field((), description="Columns that are carried along unseen.")
+    bounds: dict[str, tuple[Limit, Limit]] = Field(
+        default_factory=dict, description="Lowest and highest value of refined columns; null is unbounded."
+    )
+
+
+class SeriesSettings(_Section):
+    """Set where the rows form series in time."""
+
+    time: str = Field(description="Column of time stamps, or of a number that grows with time.")
+    entity: Names = Field((), description="Columns whose combination tells the series apart.")
+    window: int = Field(24, ge=1, description="Steps that the model sees.")
+    future: int = Field(1, ge=1, description="Steps ahead that it predicts.")
+    stride: int = Field(1, ge=1, description="Steps between neighbouring windows.")
+    max_gap: str | None = Field(None, description="Longest pause that does not break a series, such as 4D or 2h.")
+
+
+class TrainingSettings(_Section):
+    """How the backbone is fitted."""
+
+    epochs: int = Field(100, ge=1, description="Passes over the data, at most.")
+    patience: int = Field(10, ge=1, description="Epochs without improvement before training stops.")
+    batch_size: int = Field(256, ge=1, description="Rows or windows in one step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Of AdamW.")
+    weight_decay: float = Field(1e-2, ge=0, description="Of AdamW.")
+    holdout: float = Field(0.2, gt=0, lt=0.9, description="Share held out for early stopping and skill.")
+
+
+class BackboneSettings(_Section):
+    """The network that learns the data."""
+
+    kind: Literal["mlp", "lstm"] | None = Field(None, description="Default: mlp for tables, lstm for series.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Of the architecture, such as hidden: 128.")
+    training: TrainingSettings = TrainingSettings()
+
+
+class RefineSettings(_Section):
+    """How the data are refined; lengths in standardised units."""
+
+    rule: Literal["denograd"] = Field("denograd", description="The refinement rule.")
+    tau: float = Field(0.1, gt=0, description="The gate: rows with a smaller residual stay as they are.")
+    eta: Literal["auto"] | Annotated[float, Field(gt=0)] = Field("auto", description="Step length.")
+    max_epochs: int = Field(100, ge=1, description="Steps of a row, at most.")
+    refine_targets: bool = Field(True, description="Whether targets move as well.")
+    batch_size: int | None = Field(None, ge=1, description="Default: chosen by the width of the data.")
+    deadline: float | None = Field(None, gt=0, description="Seconds after which refinement stops where it is.")
+
+
+class InputSettings(_Section):
+    """What the input must satisfy before anything is trained."""
+
+    min_rows: int = Field(50, ge=1, description="Fewest rows.")
+    max_missing: float = Field(0.5, ge=0, le=1, description="Largest missing share of a refined column.")
+
+
+class Bound(_Section):
+    """A gate's bounds and what its failure means."""
+
+    min: float | None = None
+    max: float | None = None
+    severity: Literal["error", "warning"] = "error"
+
+
+def _bound(**defaults: Any) -> Any:
+    return Field(default_factory=lambda: Bound(**defaults))
+
+
+class GateSettings(_Section):
+    """Bounds of the quality gates. An `error` keeps the result from being published."""
+
+    skill: Bound = _bound(min=0.10)
+    swd: Bound = _bound(max=0.15)
+    rho: Bound = _bound(min=0.90)
+    mean_drift: Bound = _bound(max=0.10)
+    std_ratio: Bound = _bound(min=0.70, max=1.10)
+    correlation_change: Bound = _bound(max=0.10)
+    column_rho: Bound = _bound(min=0.70, severity="warning")
+    largest_correction: Bound = _bound(max=6.0, severity="warning")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge(cls, given: Any) -> Any:
+        """What is not given of a gate keeps its default."""
+        if not isinstance(given, dict):
+            return given
+        merged = {}
+        for name, bound in given.items():
+            field = cls.model_fields.get(name)
+            if field is not None and isinstance(bound, dict):
+                default: Bound = field.get_default(call_default_factory=True)
+                bound = {**default.model_dump(), **bound}  # noqa: PLW2901
+            merged[name] = bound
+        return merged
+
+
+class PublishSettings(_Section):
+    """Where versions go."""
+
+    root: str = Field(default_factory=default_root, description="A folder, or a URL such as s3://bucket/prefix.")
+
+
+class TrackingSettings(_Section):
+    """Where models are tracked."""
+
+    uri: str = Field(default_factory=default_tracking_uri, description="MLflow's tracking URI.")
+
+
+class Settings(_Section):
+    """Everything that determines a cleaning run."""
+
+    dataset: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$", description="Name of the published data set: lower case, digits, _ . -"
+    )
+    source: str = Field(description="The data: a CSV, Parquet or Arrow file, or a folder of them.")
+    columns: ColumnSettings
+    series: SeriesSettings | None = None
+    backbone: BackboneSettings = BackboneSettings()
+    refine: RefineSettings = RefineSettings()
+    input: InputSettings = InputSettings()
+    gates: GateSettings = GateSettings()
+    publish: PublishSettings = Field(default_factory=PublishSettings)
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    seed: int = Field(0, ge=0, description="Of everything random.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+
+    def with_paths_below(self, folder: Path) -> Settings:
+        """The same with relative local paths taken from this folder."""
+
+        def anchored(path: str) -> str:
+            remote = "://" in path
+            return path if remote else str((folder / Path(path).expanduser()).absolute())
+
+        publish = self.publish.model_copy(update={"root": anchored(self.publish.root)})
+        return self.model_copy(update={"source": anchored(self.source), "publish": publish})
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Read a configuration file; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: If it cannot be read, or a key or value is wrong: names the key and the nearest valid one.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the configuration cannot be read",
+            found=getattr(error, "strerror", None) or type(error).__name__,
+            where=str(path),
+            remedy="write one with: denograd init DATA",
+        ) from None
+    try:
+        plain = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise ConfigError(
+            "the configuration is not valid YAML",
+            found=error.problem,
+            where=f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path),
+        ) from None
+    if not isinstance(plain, dict):
+        raise ConfigError(
+            "the configuration is empty or not a mapping", expected="keys such as dataset", where=str(path)
+        )
+    return parse_settings(plain, str(path)).with_paths_below(path.parent)
+
+
+def parse_settings(plain: dict[str, Any], where: str = "settings") -> Settings:
+    """Validate plain data.
+
+    Raises:
+        ConfigError: For the first wrong key or value, with its path, what was expected, and how many more there are.
+    """
+    try:
+        return Settings.model_validate(plain)
+    except ValidationError as error:
+        raise _config_error(error, where) from None
+
+
+def _config_error(error: ValidationError, where: str) -> ConfigError:
+    problems = error.errors(include_url=False)
+    unknown = [one for one in problems if one["type"] == "extra_forbidden"]
+    first = (unknown or problems)[0]
+    path = ".".join(str(part) for part in first["loc"] if not _is_variant(part))
+    remedy = None
+    if first["type"] == "extra_forbidden":
+        problem = f"{path}: there is no such setting"
+        valid = _keys_beside(first["loc"])
+        near = get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else f"the keys here are: {', '.join(valid)}"
+        return ConfigError(problem, where=where, remedy=remedy)
+    if first["type"] == "missing":
+        return ConfigError(f"{path}: this setting is required", expected=_description(first["loc"]), where=where)
+    found = repr(first["input"])
+    more = len({tuple(one["loc"]) for one in problems}) - 1
+    return ConfigError(
+        f"{path}: {_sentence(first['msg'])}",
+        expected=_description(first["loc"]),
+        found=found if len(found) <= 80 else found[:77] + "...",
+        where=where + (f" (and {more} more)" if more > 0 else ""),
+        remedy=remedy,
+    )
+
+
+def _is_variant(part: int | str) -> bool:
+    """Whether pydantic named a member of a union rather than a key."""
+    return isinstance(part, str) and bool(
+        re.match(r"^(literal|constrained|function|tuple|float|str|int)\b.*[\[\(-]|^(float|str|int)$", part)
+    )
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    section = _section(loc[:-1])
+    return list(section.model_fields) if section else []
+
+
+def _section(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = Settings
+    for part in loc:
+        field = model.model_fields.get(str(part)) if model else None
+        if field is None:
+            return None
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return model
+
+
+def _description(loc: tuple[int | str, ...]) -> str | None:
+    for end in range(len(loc), 0, -1):
+        section = _section(loc[: end - 1])
+        field = section.model_fields.get(str(loc[end - 1])) if section else None
+        if field is not None:
+            return field.description
+    return None

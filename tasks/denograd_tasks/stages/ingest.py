@@ -1,0 +1,66 @@
+"""Copy the source, once, into content-addressed Parquet."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+from prefect import task
+
+from denograd_engine.errors import DataError
+from denograd_tasks.home import scratch
+from denograd_tasks.keys import StageKey
+from denograd_tasks.records import Snapshot
+from denograd_tasks.settings import Settings
+from denograd_tasks.store import open_store
+from denograd_tasks.tables import fingerprint, open_source, put_file, unreadable, write_parquet
+
+
+@task(
+    name="ingest",
+    cache_policy=StageKey(
+        determinants=lambda given: {
+            "files": fingerprint(given["settings"].source),
+            "source": given["settings"].source,
+            "dataset": given["settings"].dataset,
+            "root": given["settings"].publish.root,
+        }
+    ),
+    persist_result=True,
+    result_serializer="json",
+)
+def ingest(settings: Settings) -> Snapshot:
+    """Read the source and keep a copy of it under its content's digest.
+
+    Raises:
+        DataError: If the source is absent, unreadable, or repeats column names.
+    """
+    dataset = open_source(settings.source)
+    names = dataset.schema.names
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"column names occur more than once: {', '.join(map(repr, repeated[:5]))}",
+            expected="every column name once",
+            where=settings.source,
+            remedy="rename or drop the repeated columns",
+        )
+    store = open_store(settings.publish.root)
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        local = Path(folder) / "snapshot.parquet"
+        try:
+            rows, digest = write_parquet(dataset.scanner(use_threads=True), dataset.schema, local)
+        except pa.ArrowException as error:
+            raise unreadable(settings.source, error) from None
+        file = put_file(store, local, f"{settings.dataset}/snapshots/{digest}/part-00000.parquet")
+    if not store.holds(file.path, file.sha256):
+        file = file.model_copy(update={"sha256": store.sha256(file.path), "bytes": store.size(file.path)})
+    return Snapshot(
+        root=settings.publish.root,
+        files=(file,),
+        digest=digest,
+        source=settings.source,
+        rows=rows,
+        columns=tuple((field.name, str(field.type)) for field in dataset.schema),
+    )

@@ -1,0 +1,223 @@
+"""Publish a judged refinement as the next version, or put it in quarantine.
+
+Writing the manifest is the commit; everything that it names is in the store before.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import platform
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from denograd_engine.errors import StoreError
+from denograd_tasks.home import scratch
+from denograd_tasks.keys import digest_of
+from denograd_tasks.models import SCALING
+from denograd_tasks.records import (
+    File,
+    InputCheck,
+    Record,
+    Refined,
+    Report,
+    Snapshot,
+    TrainedBackbone,
+    Verdict,
+    Version,
+)
+from denograd_tasks.settings import Settings
+from denograd_tasks.store import Store, open_store
+from denograd_tasks.tables import put_bytes
+from denograd_tasks.tracking import tag_run
+from denograd_tasks.versions import FORMAT_VERSION, Manifest, is_published, manifest_path, newest
+
+PACKAGES = (
+    "prefect-denograd",
+    "torch",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "prefect",
+    "mlflow",
+    "great-expectations",
+    "obstore",
+)
+
+
+@task(name="publish", persist_result=False)
+def publish(
+    snapshot: Snapshot,
+    checked: InputCheck,
+    backbone: TrainedBackbone,
+    refined: Refined,
+    verdict: Verdict,
+    report: Report,
+    settings: Settings,
+) -> Version:
+    """Commit the next version; or find that the newest is this very result.
+
+    Raises:
+        StoreError: If the refined data are gone.
+        ServiceError: If the store does not answer.
+    """
+    store = open_store(settings.publish.root)
+    _bring_back(store, refined)
+    body = _body(store, snapshot, checked, backbone, refined, verdict, report, settings)
+    while True:
+        parent = newest(store, settings.dataset)
+        if parent is not None and parent.identity == body["identity"]:
+            return _version(settings, parent, already=True)
+        number = 1 if parent is None else parent.number + 1
+        body |= {
+            "number": number,
+            "parent": None if parent is None else parent.digest,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        raw = json.dumps(body, indent=1, sort_keys=True).encode()
+        path = manifest_path(settings.dataset, number)
+        if store.create(path, raw):
+            made = Manifest(path, hashlib.sha256(raw).hexdigest(), body)
+            tag_run(
+                backbone.tracking_uri,
+                backbone.run_id,
+                {
+                    "denograd.version": f"{settings.dataset}@{number}",
+                    "denograd.manifest": made.digest,
+                    "denograd.flow_run": body["run"]["flow_run_id"],
+                },
+            )
+            return _version(settings, made)
+
+
+@task(name="quarantine", persist_result=False)
+def quarantine(refined: Refined, verdict: Verdict, report: Report, settings: Settings) -> Record:
+    """Keep refused data apart, with the verdict and the report beside them."""
+    store = open_store(settings.publish.root)
+    staged = refined.located()
+    if staged is None:
+        raise StoreError("the refined data are gone", where=store.uri(refined.data.path), remedy="run again")
+    folder = f"{settings.dataset}/quarantine/{refined.attempt}"
+    if staged.path != refined.quarantined.path:
+        _copy(store, staged.path, refined.quarantined.path)
+        if not is_published(store, settings.dataset, staged.path):
+            store.delete(staged.path)
+    kept = [
+        put_bytes(store, store.read(file.path), f"{folder}/{Path(file.path).name}")
+        for file in (verdict.record, report.page)
+    ]
+    return Record(root=settings.publish.root, files=(refined.quarantined, *kept))
+
+
+def identity(refined: Refined, backbone: TrainedBackbone, settings: Settings) -> str:
+    """What makes two results the same: the refined content, the model, and the bounds that it passed."""
+    return digest_of([refined.attempt, backbone.digest, settings.gates.model_dump(mode="json")])
+
+
+def _bring_back(store: Store, refined: Refined) -> None:
+    """Refused once, passed now: from quarantine to where published data are."""
+    staged = refined.located()
+    if staged is None:
+        raise StoreError("the refined data are gone", where=store.uri(refined.data.path), remedy="run again")
+    if staged.path == refined.quarantined.path:
+        _copy(store, staged.path, refined.data.path)
+
+
+def _copy(store: Store, source: str, target: str) -> None:
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        store.create(target, store.fetch(source, Path(folder)))
+
+
+def _version(settings: Settings, manifest: Manifest, already: bool = False) -> Version:
+    return Version(
+        root=settings.publish.root,
+        dataset=settings.dataset,
+        number=manifest.number,
+        digest=manifest.digest,
+        parent=manifest.content["parent"],
+        already=already,
+    )
+
+
+def _body(
+    store: Store,
+    snapshot: Snapshot,
+    checked: InputCheck,
+    backbone: TrainedBackbone,
+    refined: Refined,
+    verdict: Verdict,
+    report: Report,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Everything in the manifest but its number, parent and time."""
+    encoder = json.loads(store.read(backbone.file(SCALING).path))
+    types = dict(snapshot.columns)
+    return {
+        "format_version": FORMAT_VERSION,
+        "dataset": settings.dataset,
+        "identity": identity(refined, backbone, settings),
+        "files": [{**_plain(refined.data), "rows": snapshot.rows}],
+        "content_digest": refined.digest,
+        "schema": [{**column, "type": types[column["name"]]} for column in encoder["schema"]["columns"]],
+        "source": {
+            "uri": snapshot.source,
+            "snapshot": snapshot.digest,
+            "files": [_plain(file) for file in snapshot.files],
+        },
+        "model": {
+            "kind": backbone.kind,
+            "uri": backbone.model_uri,
+            "digest": backbone.digest,
+            "skill": backbone.skill,
+            "residual_scale": backbone.residual_scale,
+            "tracking_uri": backbone.tracking_uri,
+            "mlflow_run_id": backbone.run_id,
+            "files": [_plain(file) for file in backbone.files],
+        },
+        "refinement": refined.totals,
+        "settings": settings.model_dump(mode="json"),
+        "input_checks": [gate.model_dump() for gate in checked.gates],
+        "gates": [gate.model_dump() for gate in verdict.gates],
+        "fidelity": verdict.fidelity,
+        "evidence": [_plain(file) for file in (report.page, refined.rows, *verdict.files, *checked.files)],
+        "report": report.page.path,
+        "docs": verdict.docs,
+        "run": _run(),
+        "environment": _environment(),
+    }
+
+
+def _plain(file: File) -> dict[str, Any]:
+    return file.model_dump()
+
+
+def _run() -> dict[str, Any]:
+    from prefect.runtime import flow_run
+
+    try:
+        user: str | None = getpass.getuser()
+    except (KeyError, OSError):
+        user = None
+    deployment = flow_run.get_parent_flow_run_id() if not flow_run.get_id() else None
+    return {
+        "flow_run_id": flow_run.get_id() or deployment,
+        "flow_run_name": flow_run.get_name(),
+        "trigger": "schedule" if "auto-scheduled" in (flow_run.get_tags() or []) else "command",
+        "user": user,
+    }
+
+
+def _environment() -> dict[str, Any]:
+    packages: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": packages}

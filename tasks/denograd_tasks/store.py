@@ -1,0 +1,187 @@
+"""The publishing root: a folder on local disk or in an object store, written object by object, each atomically.
+
+Nothing is overwritten: an object is created if it is absent, or it was there already. That holds on local disk and on
+object stores alike, and makes the creation of a manifest the commit of a version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from denograd_engine.errors import ServiceError, StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+BLOCK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a local file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Store:
+    """A publishing root.
+
+    Args:
+        root: A local folder, or a URL such as `s3://bucket/prefix`; credentials come from the environment.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self.local = None if re.match(r"[a-z0-9]+://", root) and not root.startswith("file://") else _folder(root)
+        self._objects = _connect(self.root, self.local)
+
+    def uri(self, path: str) -> str:
+        """The address of an object, as a path on local disk or as a URL."""
+        return str(self.local / path) if self.local else f"{self.root}/{path}"
+
+    def create(self, path: str, content: Path | bytes) -> bool:
+        """Create an object, whole or not at all.
+
+        Returns:
+            Whether it was created; False if it was there already, untouched.
+        """
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            with _named(self.root):
+                self._objects.put(path, content, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def read(self, path: str) -> bytes:
+        """The bytes of an object.
+
+        Raises:
+            StoreError: If there is none.
+        """
+        try:
+            with _named(self.root):
+                return bytes(self._objects.get(path).bytes())
+        except FileNotFoundError:
+            raise StoreError("a stored object is missing", where=self.uri(path)) from None
+
+    def size(self, path: str) -> int | None:
+        """Bytes of an object, or None if there is none."""
+        try:
+            with _named(self.root):
+                return int(self._objects.head(path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def sha256(self, path: str) -> str | None:
+        """Hex digest of an object's bytes, streamed; None if there is none."""
+        digest = hashlib.sha256()
+        try:
+            with _named(self.root):
+                for block in self._objects.get(path).stream(min_chunk_size=BLOCK):
+                    digest.update(memoryview(block))
+        except FileNotFoundError:
+            return None
+        return digest.hexdigest()
+
+    def holds(self, path: str, sha256: str) -> bool:
+        """Whether an object is there with this digest."""
+        return self.sha256(path) == sha256
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Paths of the objects below a folder, ascending."""
+        with _named(self.root):
+            paths = [entry["path"] for batch in self._objects.list(prefix) for entry in batch]
+        yield from sorted(paths)
+
+    def delete(self, path: str) -> None:
+        """Remove an object; one that is absent is no error."""
+        with _named(self.root):
+            self._objects.delete(path)
+
+    def fetch(self, path: str, to: Path) -> Path:
+        """A local copy of an object; on local disk, the object itself.
+
+        Raises:
+            StoreError: If there is none.
+        """
+        if self.local:
+            found = self.local / path
+            if not found.is_file():
+                raise StoreError("a stored object is missing", where=str(found))
+            return found
+        target = to / Path(path).name
+        try:
+            with _named(self.root), target.open("wb") as stream:
+                for block in self._objects.get(path).stream(min_chunk_size=BLOCK):
+                    stream.write(memoryview(block))
+        except FileNotFoundError:
+            raise StoreError("a stored object is missing", where=self.uri(path)) from None
+        return target
+
+    def sweep(self, prefix: str) -> int:
+        """Remove what interrupted writes left on local disk, and return how many files that were.
+
+        Only to be called while no other process writes below the prefix.
+        """
+        if not self.local or not (self.local / prefix).is_dir():
+            return 0
+        staged = [path for path in (self.local / prefix).rglob("*#*") if re.search(r"#\d+$", path.name)]
+        for path in staged:
+            path.unlink(missing_ok=True)
+        return len(staged)
+
+
+def open_store(root: str) -> Store:
+    """The store at this root."""
+    return Store(root)
+
+
+def _folder(root: str) -> Path:
+    return Path(root.removeprefix("file://")).expanduser().absolute()
+
+
+def _connect(root: str, local: Path | None) -> ObjectStore:
+    from obstore.store import LocalStore, from_url
+
+    if local is not None:
+        return LocalStore(local, mkdir=True)
+    try:
+        return from_url(root)
+    except Exception as error:
+        raise StoreError(
+            "the publishing root cannot be opened",
+            expected="a local folder, or a URL such as s3://bucket/prefix",
+            found=type(error).__name__,
+            where="publish.root",
+        ) from None
+
+
+class _named:  # noqa: N801
+    """Turns a store's transport errors into one that names the store."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, FileNotFoundError):
+            return
+        from obstore.exceptions import AlreadyExistsError, BaseError
+
+        if isinstance(error, BaseError) and not isinstance(error, AlreadyExistsError):
+            raise ServiceError(
+                "the publishing store does not answer as it should",
+                found=type(error).__name__,
+                where=self.root,
+                remedy="check that the store is reachable and that the credentials in the environment may write",
+            ) from error

@@ -1,0 +1,98 @@
+"""What this project asks of MLflow: a run for each training, a registered model, tags."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from denograd_engine.errors import ServiceError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KEY_TAG = "denograd.key"
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into one that names the server, without its traceback."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ServiceError(
+            "the MLflow tracking server does not answer as it should",
+            found=str(error).splitlines()[0][:200],
+            where=uri,
+            remedy="check tracking.uri, and that the server is up",
+        ) from error
+
+
+@cache
+def client(uri: str) -> MlflowClient:
+    """A client for this server; an SQLite store's folder is created first."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(uri)
+        with tracking_errors(uri):
+            made = mlflow.MlflowClient(uri)
+            made.search_experiments(max_results=1)
+    return made
+
+
+def experiment_of(uri: str, dataset: str) -> str:
+    """The id of the data set's experiment; with a local store, artefacts lie beside the database."""
+    server = client(uri)
+    with tracking_errors(uri):
+        found = server.get_experiment_by_name(dataset)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if uri.startswith("sqlite:///"):
+            location = (Path(uri.removeprefix("sqlite:///")).parent / "artifacts" / dataset).absolute().as_uri()
+        return str(server.create_experiment(dataset, artifact_location=location))
+
+
+def run_exists(uri: str, run_id: str) -> bool:
+    """Whether a finished run with this id is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client(uri).get_run(run_id)
+    except MlflowException:
+        return False
+    return bool(run.info.lifecycle_stage == "active" and run.info.status == "FINISHED")
+
+
+def end_leftovers(uri: str, experiment: str, key: str) -> int:
+    """Mark runs of the same stage that a killed process left running. Returns how many."""
+    server = client(uri)
+    with tracking_errors(uri):
+        left = server.search_runs(
+            [experiment], f"attributes.status = 'RUNNING' and tags.`{KEY_TAG}` = '{key}'", max_results=50
+        )
+        for run in left:
+            server.set_terminated(run.info.run_id, "KILLED")
+    return len(left)
+
+
+def tag_run(uri: str, run_id: str, tags: Mapping[str, Any]) -> None:
+    """Set tags of a run."""
+    server = client(uri)
+    with tracking_errors(uri):
+        for name, value in tags.items():
+            server.set_tag(run_id, name, str(value))

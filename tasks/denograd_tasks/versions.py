@@ -1,0 +1,130 @@
+"""Published versions: a version exists when its manifest does, and manifests form a hash chain.
+
+<root>/<dataset>/versions/00000007.json     the manifest of version 7
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from denograd_engine.errors import ConfigError, StoreError
+from denograd_tasks.store import Store
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A published version as it was written.
+
+    Attributes:
+        path: Of the manifest, relative to the root.
+        digest: sha256 of its bytes.
+        content: Its fields.
+    """
+
+    path: str
+    digest: str
+    content: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        return int(self.content["number"])
+
+    @property
+    def dataset(self) -> str:
+        return str(self.content["dataset"])
+
+    @property
+    def identity(self) -> str:
+        return str(self.content["identity"])
+
+
+def manifest_path(dataset: str, number: int) -> str:
+    """Where the manifest of a version is."""
+    return f"{dataset}/versions/{number:08d}.json"
+
+
+def numbers(store: Store, dataset: str) -> list[int]:
+    """The numbers of a data set's versions, ascending."""
+    found = (re.fullmatch(r".*/(\d{8})\.json", path) for path in store.list(f"{dataset}/versions"))
+    return [int(match.group(1)) for match in found if match]
+
+
+def datasets(store: Store) -> list[str]:
+    """The data sets with at least one version, ascending."""
+    return sorted(
+        {path.split("/versions/")[0] for path in store.list("") if re.search(r"/versions/\d{8}\.json$", path)}
+    )
+
+
+def read_manifest(store: Store, dataset: str, number: int) -> Manifest:
+    """The manifest of a version.
+
+    Raises:
+        StoreError: If there is no such version, or it was written by a later release.
+    """
+    path = manifest_path(dataset, number)
+    raw = store.read(path)
+    content = json.loads(raw)
+    if content.get("format_version") != FORMAT_VERSION:
+        raise StoreError(
+            "this version was written in a format that this release does not know",
+            expected=f"format_version {FORMAT_VERSION}",
+            found=str(content.get("format_version")),
+            where=store.uri(path),
+            remedy="upgrade prefect-denograd",
+        )
+    return Manifest(path, hashlib.sha256(raw).hexdigest(), content)
+
+
+def newest(store: Store, dataset: str) -> Manifest | None:
+    """The manifest with the highest number, or None before the first."""
+    known = numbers(store, dataset)
+    return read_manifest(store, dataset, known[-1]) if known else None
+
+
+def history(store: Store, dataset: str) -> Iterator[Manifest]:
+    """Every manifest of a data set, ascending."""
+    for number in numbers(store, dataset):
+        yield read_manifest(store, dataset, number)
+
+
+def resolve(store: Store, name: str) -> Manifest:
+    """The version called NAME or NAME@N; without a number, the newest.
+
+    Raises:
+        ConfigError: If the name is malformed.
+        StoreError: If there is no such data set or version: names those that there are.
+    """
+    match = re.fullmatch(r"([a-z0-9][a-z0-9_.-]*)(?:@(\d+))?", name)
+    if not match:
+        raise ConfigError("this is no name of a version", expected="NAME or NAME@N, such as parkinsons@3", found=name)
+    dataset, number = match.group(1), match.group(2)
+    known = numbers(store, dataset)
+    if not known:
+        there = datasets(store)
+        raise StoreError(
+            f"there is no published data set {dataset!r}",
+            found=", ".join(there[:10]) or "none at all",
+            where=store.root,
+            remedy="publish one with: denograd run denograd.yaml",
+        )
+    wanted = int(number) if number else known[-1]
+    if wanted not in known:
+        raise StoreError(
+            f"data set {dataset!r} has no version {wanted}",
+            found=f"versions {known[0]} to {known[-1]}",
+            where=store.root,
+        )
+    return read_manifest(store, dataset, wanted)
+
+
+def is_published(store: Store, dataset: str, data_path: str) -> bool:
+    """Whether any version consists of this file."""
+    return any(file["path"] == data_path for manifest in history(store, dataset) for file in manifest.content["files"])
