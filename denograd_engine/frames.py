@@ -247,8 +247,7 @@ def _context_of(values: pd.Series[Any]) -> Context | None:
 
 def _seconds(values: pd.Series[Any], origin: str | None) -> NDArray[np.float64]:
     elapsed = values if origin is None else values - pd.Timestamp(origin)
-    seconds: NDArray[np.float64] = elapsed.dt.total_seconds().to_numpy(dtype=np.float64)
-    return seconds
+    return np.asarray(elapsed.dt.total_seconds(), dtype=np.float64)
 
 
 def _encode_context(values: pd.Series[Any], context: Context) -> NDArray[np.float64]:

@@ -50,7 +50,7 @@ def lay_out(frame: pd.DataFrame, series: Series) -> Layout:
     time = frame[series.time]
     _check_time_column(time, series)
     clock = _clock(time)
-    codes: NDArray[np.int64] = np.zeros(len(frame), dtype=np.int64)
+    codes: NDArray[np.integer] = np.zeros(len(frame), dtype=np.int64)
     if series.entity:
         codes = frame.groupby(list(series.entity), sort=False, dropna=False).ngroup().to_numpy(dtype=np.int64)
     order = np.argsort(codes, kind="stable").astype(np.int64)

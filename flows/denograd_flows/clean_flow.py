@@ -88,7 +88,7 @@ class _Stages:
     def __call__(self, stage: Task[..., R], *arguments: Any) -> R:
         listener().started(stage.name)
         state: State[R] = stage(*arguments, return_state=True)  # type: ignore[assignment]
-        record: R = state.result()  # type: ignore[assignment]
+        record: R = state.result()
         reused = state.name == "Cached"
         if reused:
             self.reused.append(stage.name)

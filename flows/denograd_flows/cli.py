@@ -14,6 +14,9 @@ import typer
 from denograd_engine import __version__
 from denograd_engine.errors import ConfigError, DataError, DenogradError, GateRefused
 
+WIDTH_OF_FILES = 140
+"""Columns of the output where it is no terminal."""
+
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 refused by a gate."
 
 app = typer.Typer(
@@ -87,8 +90,10 @@ def run(
     """Clean the data and publish the next version, if every gate passes."""
     with _shell(as_json, verbose) as shell:
         from denograd_tasks.settings import load_settings
+        from denograd_tasks.tables import source_files
 
         settings = load_settings(config)
+        source_files(settings.source)
         shell.prepare()
         if dry_run:
             from denograd_flows.plan import plan
@@ -271,7 +276,8 @@ class _Shell:
     def _console(self) -> Any:
         from rich.console import Console
 
-        return Console(stderr=self.as_json)
+        console = Console(stderr=self.as_json)
+        return console if console.is_terminal else Console(stderr=self.as_json, width=WIDTH_OF_FILES)
 
 
 @contextmanager
@@ -291,7 +297,8 @@ def _shell(as_json: bool, verbose: bool) -> Iterator[_Shell]:
         code = _exit_code(error)
         if isinstance(error, GateRefused) and hasattr(error, "outcome"):
             shell.outcome(error.outcome)
-        elif as_json:
+            raise typer.Exit(code) from None
+        if as_json:
             shell.result({"status": "failed", "exit_code": code, "error": type(error).__name__, **_plain(error)})
         typer.secho(_message(error), err=True, fg="red" if sys.stderr.isatty() else None)
         raise typer.Exit(code) from None

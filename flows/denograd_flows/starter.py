@@ -71,7 +71,8 @@ def write_starter(
     series = Series(axis, entity=tuple(entity), max_gap=_guess_gap(frame, axis, entity)) if axis else None
     guessed = not target
     targets = list(target) if target else [_guess_target(frame, axis)]
-    schema = infer_schema(frame, targets, series=series)
+    sparse, empty = _sparse(frame, targets)
+    schema = infer_schema(frame, targets, frozen=sparse, ignored=empty, series=series)
     dataset = re.sub(r"[^a-z0-9_.-]+", "-", data.stem.lower()).strip("-._") or "dataset"
     text = _text(data, output, dataset, frame, rows, schema, guessed)
     output.write_text(text, encoding="utf-8")
@@ -99,6 +100,17 @@ def _head(source: str) -> tuple[pd.DataFrame, int]:
     if not rows:
         raise DataError("the data hold no rows", where=source)
     return to_frame(table), rows
+
+
+def _sparse(frame: pd.DataFrame, targets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Numeric columns with too many missing cells to be refined, and columns with nothing but missing cells."""
+    from denograd_tasks.settings import InputSettings
+
+    missing = frame.drop(columns=[name for name in targets if name in frame]).isna().mean()
+    empty = [str(name) for name in missing.index[missing == 1.0]]
+    numeric = set(frame.select_dtypes("number"))
+    allowed = InputSettings().max_missing
+    return [str(n) for n in missing.index[(missing > allowed) & (missing < 1.0)] if n in numeric], empty
 
 
 def _guess_time(frame: pd.DataFrame) -> str | None:
@@ -213,7 +225,9 @@ def _reason(column: Column, frame: pd.DataFrame) -> str:
 
     why = column.why if column.why != "declared" else _inferred_column(column.name, frame[column.name], False).why
     missing = float(frame[column.name].isna().mean())
-    return why + (f", {missing:.1%} missing" if missing else "")
+    if not missing:
+        return why
+    return f"{why}, {'<0.1%' if missing < 0.001 else f'{missing:.1%}'} missing"
 
 
 def _scalar(text: str) -> str:

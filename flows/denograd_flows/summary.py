@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,24 +22,27 @@ if TYPE_CHECKING:
 
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """What came out, where it is, and what to try if it was refused."""
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    facts.add_row("rows moved", f"{outcome.moved:,} of {outcome.rows:,} ({outcome.moved / max(1, outcome.rows):.0%})")
-    facts.add_row("residual", f"{outcome.residual_before:.3f} std before, {outcome.residual_after:.3f} after")
-    facts.add_row("held-out R2", ", ".join(f"{name} {skill:.3f}" for name, skill in outcome.skill.items()))
-    for name, share in (outcome.noise_removed or {}).items():
-        facts.add_row(name, f"{share:.1%}")
+    title, style = _title(outcome)
     passed = sum(gate.passed for gate in outcome.gates)
-    facts.add_row("gates", f"{passed} of {len(outcome.gates)} passed")
+    console.print(Text.assemble(("\n  " + title, f"bold {style}")), highlight=False)
+    facts: dict[str, str] = {
+        "rows moved": f"{outcome.moved:,} of {outcome.rows:,} ({outcome.moved / max(1, outcome.rows):.0%})",
+        "residual": f"{outcome.residual_before:.3f} std before, {outcome.residual_after:.3f} after",
+        "held-out R2": ", ".join(f"{name} {skill:.3f}" for name, skill in outcome.skill.items()),
+        **{name: f"{share:.1%}" for name, share in (outcome.noise_removed or {}).items()},
+        "gates": f"{passed} of {len(outcome.gates)} passed",
+    }
+    _print_facts(facts, console)
     for gate in outcome.gates:
         if not gate.passed:
-            facts.add_row("", _gate(gate))
-    title, style = _title(outcome)
-    console.print(Text.assemble(("\n  " + title, f"bold {style}")), highlight=False)
-    console.print(Padding(facts, (0, 0, 0, 2)), highlight=False)
-    for name, path in (("data", outcome.path), ("report", outcome.report)):
-        console.print(Text.assemble((f"  {name:<13}", "dim"), short(path)), highlight=False, soft_wrap=True)
+            console.print(_gate(gate), highlight=False)
+    _print_facts({"data": short(outcome.path), "report": short(outcome.report)}, console)
+
+
+def _print_facts(facts: Mapping[str, str], console: Console) -> None:
+    """A line for each fact, never broken, so that paths can be copied."""
+    for name, fact in facts.items():
+        console.print(Text.assemble((f"  {name:<24}", "dim"), fact), highlight=False, soft_wrap=True)
 
 
 def _title(outcome: Outcome) -> tuple[str, str]:
@@ -55,8 +57,8 @@ def _gate(gate: Gate) -> Text:
     value = "not measurable" if gate.value is None else f"{gate.value:.4g}"
     style = "red" if gate.severity == "error" else "yellow"
     return Text.assemble(
-        (f"{gate.severity}: {gate.name} is {value}, bound: {gate.bound}", style),
-        f"\n{gate.meaning}\ntry: {gate.remedy}",
+        (f"  {gate.severity}: {gate.name} is {value}, bound: {gate.bound}\n", style),
+        f"    {gate.meaning}\n    try: {gate.remedy}",
     )
 
 
@@ -101,22 +103,21 @@ def print_versions(rows: Sequence[dict[str, Any]], console: Console) -> None:
 def print_manifest(manifest: Manifest, console: Console) -> None:
     """A version and where it comes from."""
     content = manifest.content
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
     model, refinement = content["model"], content["refinement"]
-    facts.add_row("created", content["created"])
-    facts.add_row("source", content["source"]["uri"])
-    facts.add_row("snapshot", content["source"]["snapshot"])
-    facts.add_row("model", f"{model['kind']}, {model['uri']}, weights {model['digest'][:12]}")
-    facts.add_row("held-out R2", ", ".join(f"{name} {skill:.3f}" for name, skill in model["skill"].items()))
-    facts.add_row("rows moved", f"{refinement['moved']:,} of {refinement['rows']:,}")
-    facts.add_row("manifest", f"{manifest.digest} ({manifest.path})")
-    facts.add_row("parent", content["parent"] or "none: the first version")
-    facts.add_row("flow run", f"{content['run']['flow_run_name']} ({content['run']['flow_run_id']})")
-    facts.add_row("MLflow run", model["mlflow_run_id"])
+    facts = {
+        "created": content["created"],
+        "source": content["source"]["uri"],
+        "snapshot": content["source"]["snapshot"],
+        "model": f"{model['kind']}, {model['uri']}, weights {model['digest'][:12]}",
+        "held-out R2": ", ".join(f"{name} {skill:.3f}" for name, skill in model["skill"].items()),
+        "rows moved": f"{refinement['moved']:,} of {refinement['rows']:,}",
+        "manifest": manifest.digest,
+        "parent": content["parent"] or "none: the first version",
+        "flow run": f"{content['run']['flow_run_name']} ({content['run']['flow_run_id']})",
+        "MLflow run": model["mlflow_run_id"],
+    }
     console.print(f"[bold]{manifest.dataset}@{manifest.number}[/bold]", highlight=False)
-    console.print(facts, highlight=False)
+    _print_facts(facts, console)
     gates = Table(box=None, padding=(0, 2), header_style="dim")
     for name in ("gate", "value", "bound", "severity", "passed"):
         gates.add_column(name, justify="right" if name == "value" else "left")

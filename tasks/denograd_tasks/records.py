@@ -5,6 +5,7 @@ Every record can say whether what it points to is still there, unchanged.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ class File(BaseModel):
     bytes: int
 
 
-class Record(BaseModel):
+class Record(BaseModel, ABC):
     """The result of a stage.
 
     Attributes:
@@ -51,9 +52,9 @@ class Record(BaseModel):
         """The file whose path ends in `name`."""
         return next(file for file in self.files if file.path.endswith(name))
 
+    @abstractmethod
     def describe(self) -> str:
         """The result in a few words, for the live view."""
-        raise NotImplementedError
 
 
 class Snapshot(Record):
@@ -243,6 +244,13 @@ class Report(Record):
 
     def describe(self) -> str:
         return f"{self.files[0].bytes / 1e3:,.0f} kB of HTML"
+
+
+class Quarantined(Record):
+    """Refused data, kept apart with the verdict and the report."""
+
+    def describe(self) -> str:
+        return "refused data kept apart, nothing published"
 
 
 class Version(Record):

@@ -5,6 +5,7 @@ Unknown keys are refused, with the nearest valid one named.
 
 from __future__ import annotations
 
+import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -159,7 +160,7 @@ class Settings(_Section):
 
         def anchored(path: str) -> str:
             remote = "://" in path
-            return path if remote else str((folder / Path(path).expanduser()).absolute())
+            return path if remote else os.path.normpath((folder / Path(path).expanduser()).absolute())
 
         publish = self.publish.model_copy(update={"root": anchored(self.publish.root)})
         return self.model_copy(update={"source": anchored(self.source), "publish": publish})

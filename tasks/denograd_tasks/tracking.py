@@ -90,6 +90,19 @@ def end_leftovers(uri: str, experiment: str, key: str) -> int:
     return len(left)
 
 
+def register(server: MlflowClient, name: str, source: str, run_id: str, model_id: str) -> str:
+    """Register a logged model as the next version of `name`, with the alias `champion`; returns the version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        server.get_registered_model(name)
+    except MlflowException:
+        server.create_registered_model(name)
+    version = str(server.create_model_version(name, source, run_id=run_id, model_id=model_id).version)
+    server.set_registered_model_alias(name, "champion", version)
+    return version
+
+
 def tag_run(uri: str, run_id: str, tags: Mapping[str, Any]) -> None:
     """Set tags of a run."""
     server = client(uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -101,12 +102,12 @@ def _explain(frame: pd.DataFrame, settings: Settings, gates: list[Gate]) -> None
     encoder = Encoder.fit(frame, schema)
     shares = frame[schema.refined].isna().mean()
     if float(shares.max()) > settings.input.max_missing:
-        worst = str(shares.idxmax())
+        worst, enough = str(shares.idxmax()), math.ceil(shares.max() * 100) / 100
         raise DataError(
             f"column {worst!r} misses too many cells",
             expected=f"at most {settings.input.max_missing:.0%} missing in a refined column",
             found=f"{shares.max():.1%}",
             where=settings.source,
-            remedy=f"add it to columns.frozen or columns.ignored, or raise input.max_missing above {shares.max():.2f}",
+            remedy=f"add it to columns.frozen or columns.ignored, or raise input.max_missing to {enough:g}",
         )
     pose(frame, encoder, torch.device("cpu"), torch.float32)

@@ -24,7 +24,7 @@ from denograd_tasks.models import SCALING
 from denograd_tasks.records import (
     File,
     InputCheck,
-    Record,
+    Quarantined,
     Refined,
     Report,
     Snapshot,
@@ -97,7 +97,7 @@ def publish(
 
 
 @task(name="quarantine", persist_result=False)
-def quarantine(refined: Refined, verdict: Verdict, report: Report, settings: Settings) -> Record:
+def quarantine(refined: Refined, verdict: Verdict, report: Report, settings: Settings) -> Quarantined:
     """Keep refused data apart, with the verdict and the report beside them."""
     store = open_store(settings.publish.root)
     staged = refined.located()
@@ -112,7 +112,7 @@ def quarantine(refined: Refined, verdict: Verdict, report: Report, settings: Set
         put_bytes(store, store.read(file.path), f"{folder}/{Path(file.path).name}")
         for file in (verdict.record, report.page)
     ]
-    return Record(root=settings.publish.root, files=(refined.quarantined, *kept))
+    return Quarantined(root=settings.publish.root, files=(refined.quarantined, *kept))
 
 
 def identity(refined: Refined, backbone: TrainedBackbone, settings: Settings) -> str:

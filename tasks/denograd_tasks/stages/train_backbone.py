@@ -19,7 +19,7 @@ from denograd_tasks.roles import schema_of, training_of
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import put_bytes, put_file, read_table, to_frame
-from denograd_tasks.tracking import KEY_TAG, client, end_leftovers, experiment_of, tracking_errors
+from denograd_tasks.tracking import KEY_TAG, client, end_leftovers, experiment_of, register, tracking_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,10 +176,8 @@ def _log_model(
                 signature=signature,
                 input_example=example.numpy(),
                 pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-                registered_model_name=settings.dataset,
             )
-    version = info.registered_model_version
-    server.set_registered_model_alias(settings.dataset, "champion", version)
+    version = register(server, settings.dataset, info.model_uri, run_id, info.model_id)
     scaling = encoder_json(backbone.encoder)
     server.log_text(run_id, scaling.decode(), SCALING)
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
