@@ -173,7 +173,7 @@ def residuals(module: nn.Module, problem: Problem, items: Tensor, batch_size: in
 
 
 def final_status(
-    iterations: Tensor, after: Tensor, crossed: Tensor, stalled: Tensor, tau: float, interrupted: bool
+    iterations: Tensor, before: Tensor, after: Tensor, crossed: Tensor, stalled: Tensor, tau: float, interrupted: bool
 ) -> Tensor:
     """The `Status` of each item, from how it moved and where it ended."""
     status = torch.full_like(iterations, Status.INTERRUPTED if interrupted else Status.MAX_EPOCHS)
@@ -181,5 +181,5 @@ def final_status(
     status[stalled] = Status.STALLED
     inside = after.abs().amax(dim=1) <= tau
     status[inside] = Status.CONVERGED
-    status[inside & (iterations == 0)] = Status.WITHIN_GATE
+    status[inside & (iterations == 0) & (before.abs().amax(dim=1) <= tau)] = Status.WITHIN_GATE
     return status

@@ -277,9 +277,5 @@ def _shifted(values: pd.Series[Any], shift: NDArray[np.float64], column: Column)
         return values.copy()
     changed = np.clip(numbers[moved] + shift[moved], low, high)
     array = values.array.copy()
-    array[moved] = _cast(changed, values.dtype) if column.integer else changed
+    array[moved] = pd.array(changed, dtype=values.dtype)
     return pd.Series(array, index=values.index, name=values.name, copy=False)
-
-
-def _cast(whole: NDArray[np.float64], dtype: Any) -> NDArray[Any]:
-    return whole.astype(dtype.numpy_dtype if hasattr(dtype, "numpy_dtype") else dtype)

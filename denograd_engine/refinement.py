@@ -162,8 +162,10 @@ def _eta(module: nn.Module, problem: Problem, tau: float) -> float:
     for items in torch.split(probe, 512):
         x, y = problem.gather(items)
         model, _ = linearise(module, x, y, 0.0, None, None)
-        norms.append((model.square / model.residual.square().sum(dim=1).clamp_min(1e-30)).sqrt())
-    return tau / float(torch.cat(norms).median().clamp_min(1.0))
+        finite = model.residual.isfinite().all(dim=1)
+        norms.append((model.square / model.residual.square().sum(dim=1).clamp_min(1e-30)).sqrt()[finite])
+    usable = torch.cat(norms)
+    return tau / max(1.0, float(usable.median()) if len(usable) else 1.0)
 
 
 def _limits(limits: tuple[NDArray[np.float64], NDArray[np.float64]], problem: Problem) -> tuple[Tensor, Tensor] | None:

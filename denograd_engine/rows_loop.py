@@ -15,7 +15,8 @@ COMPACT_AT = 0.1
 def refine_rows(module: nn.Module, problem: Rows, settings: Settings, stop: Stop) -> Outcome:
     """Step every row outside the gate until it is inside, or the epochs are used up.
 
-    Exact for a row-wise deterministic backbone: a row within the gate does not move, so its residual stays there.
+    Exact for a row-wise deterministic backbone: a row within the gate does not move, so its residual stays there. Cells
+    beyond their bounds are put on them first.
     """
     items = problem.known
     count, features = len(items), problem.cells.shape[1] - len(problem.target_at)
@@ -27,8 +28,11 @@ def refine_rows(module: nn.Module, problem: Rows, settings: Settings, stop: Stop
     work = _WorkingSet(x.clone(), y.clone(), move_x, move_y, torch.arange(count, device=x.device))
     refine_y = bool(move_y.any())
     low, high = (None, None) if settings.limits is None else settings.limits
+    if low is not None and high is not None:
+        _clamp(work.x[:, :features], low[:features], high[:features], move_x)
+        _clamp(work.y, low[features:], high[features:], move_y)
 
-    final_x, final_y = x.clone(), y.clone()
+    final_x, final_y = work.x.clone(), work.y.clone()
     before = torch.zeros_like(y)
     iterations = torch.zeros(count, dtype=torch.int64, device=x.device)
     crossed, stalled = (torch.zeros(count, dtype=torch.bool, device=x.device) for _ in range(2))
@@ -72,9 +76,9 @@ def refine_rows(module: nn.Module, problem: Rows, settings: Settings, stop: Stop
     shift = torch.zeros_like(problem.cells)
     shift[items] = torch.cat([final_x[:, :features] - x[:, :features], final_y - y], dim=1)
     after = _residuals(module, final_x, final_y, settings.batch_size)
-    if interrupted and epochs == 0:
+    if settings.limits is not None or epochs == 0:
         before = _residuals(module, x, y, settings.batch_size)
-    status = final_status(iterations, after, crossed, stalled, settings.tau, interrupted)
+    status = final_status(iterations, before, after, crossed, stalled, settings.tau, interrupted)
     return Outcome(shift, items, status, iterations, before, after, epochs, interrupted)
 
 

@@ -244,7 +244,8 @@ def _require(frame: pd.DataFrame, name: str, where: str) -> None:
     from difflib import get_close_matches
 
     names = [str(column) for column in frame.columns]
-    near = get_close_matches(str(name), names, n=1)
+    by_lower = {column.lower(): column for column in names}
+    near = [by_lower[one] for one in get_close_matches(str(name).lower(), by_lower, n=1)]
     raise SchemaError(
         f"there is no column {name!r} in the data",
         found=", ".join(names[:12]) + (", ..." if len(names) > 12 else ""),

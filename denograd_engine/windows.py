@@ -170,17 +170,19 @@ def _clock(time: pd.Series[Any]) -> NDArray[np.float64]:
 def _allowed_gap(steps: NDArray[np.float64], series: Series, time: pd.Series[Any]) -> float:
     if series.max_gap is None:
         return TOLERATED_GAP * float(np.median(steps)) if len(steps) else np.inf
+    numeric = not types.is_datetime64_any_dtype(time.dtype)
     try:
-        if types.is_datetime64_any_dtype(time.dtype):
-            return pd.Timedelta(series.max_gap).total_seconds()
-        return float(series.max_gap)
+        allowed = float(series.max_gap) if numeric else pd.Timedelta(series.max_gap).total_seconds()
     except ValueError:
+        allowed = np.nan
+    if not allowed > 0:
         raise TimeAxisError(
             "the longest allowed gap cannot be read",
-            expected="a duration such as '2h' or '4D'" if not types.is_numeric_dtype(time.dtype) else "a number",
+            expected="a positive number" if numeric else "a positive duration such as '2h' or '4D'",
             found=repr(series.max_gap),
             where="series.max_gap",
-        ) from None
+        )
+    return allowed
 
 
 def _unordered(

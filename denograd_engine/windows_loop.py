@@ -26,12 +26,14 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
     """Step the whole series, epoch by epoch.
 
     A window within the gate sleeps until a step that it covers or predicts moves. Whole epochs only: an interrupted
-    epoch changes nothing.
+    epoch changes nothing. Cells beyond their bounds are put on them first.
     """
     windows, items = problem.windows, problem.known
     device, width = problem.cells.device, problem.cells.shape[1]
     targets = list(problem.target_at)
     cells = problem.cells.clone()
+    if settings.limits is not None:
+        cells.copy_(torch.where(problem.movable, cells.clamp(*settings.limits), cells))
     live = _with_cells(problem, cells)
     visits = _visits(problem)
     refine_y = bool(problem.movable[:, targets].any())
@@ -85,9 +87,9 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
         stop.report(Progress(epochs, settings.max_epochs, int(outside.sum()), len(items)))
 
     after = residuals(module, live, items, settings.batch_size)
-    if interrupted and epochs == 0:
-        before = after
-    status = final_status(iterations, after, crossed, stalled, settings.tau, interrupted)
+    if settings.limits is not None or epochs == 0:
+        before = residuals(module, problem, items, settings.batch_size)
+    status = final_status(iterations, before, after, crossed, stalled, settings.tau, interrupted)
     return Outcome(cells - problem.cells, items, status, iterations, before, after, epochs, interrupted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,13 +40,20 @@ Root = Annotated[
 ]
 
 
-@app.callback()
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog="Example: `denograd init readings.csv --target temperature --time timestamp`")
@@ -311,12 +319,13 @@ def _exit_code(error: Exception) -> int:
 
 
 def _message(error: Exception) -> str:
+    """The error for people; an unexpected one may carry cell values in its text, which is left out."""
     if isinstance(error, DenogradError):
         return f"Error: {error}"
-    first = str(error).splitlines()[0] if str(error) else ""
+    last = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"Error: {type(error).__name__}: {first}\n"
-        "  what to do: run again with --verbose to see where, and report it if it is ours"
+        f"Error: unexpected {type(error).__name__}\n  where: {last.filename}, line {last.lineno}\n"
+        "  what to do: run again with --verbose to see the whole, and report it"
     )
 
 
@@ -329,7 +338,7 @@ def _plain(error: Exception) -> dict[str, Any]:
             "where": error.where,
             "remedy": error.remedy,
         }
-    return {"problem": str(error)}
+    return {"problem": _message(error)}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from denograd_engine.errors import ConfigError, DataError, SchemaError
+from denograd_engine.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,14 +89,6 @@ def _head(source: str) -> tuple[pd.DataFrame, int]:
         table, rows = dataset.head(LOOKED_AT), dataset.count_rows()
     except pa.ArrowException as error:
         raise unreadable(source, error) from None
-    names = table.schema.names
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise SchemaError(
-            f"column names occur more than once: {', '.join(map(repr, repeated[:5]))}",
-            expected="every column name once",
-            where=source,
-        )
     if not rows:
         raise DataError("the data hold no rows", where=source)
     return to_frame(table), rows

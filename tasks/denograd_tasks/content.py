@@ -2,8 +2,9 @@
 
 Two tables have the same digest exactly if they have the same columns in the same order, of the same logical types, with
 the same values in the same row order. How a file cuts them into row groups, compresses or encodes them does not matter,
-nor whether they came as CSV, Parquet or Arrow; dictionary encoding counts as a type of its own. The order of columns
-and rows does matter. A missing cell and NaN differ; all NaN are alike.
+nor whether they came as CSV, Parquet or Arrow: types that Parquet does not tell apart count as one, such as time stamps
+in seconds and in milliseconds. Dictionary-encoded text counts as a type of its own. The order of columns and rows does
+matter. A missing cell and NaN differ, and so do 0.0 and -0.0; all NaN are alike.
 """
 
 from __future__ import annotations
@@ -55,13 +56,31 @@ def content_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+def _kept(kind: pa.DataType) -> pa.DataType:
+    """The type as which Parquet gives this one back."""
+    if pa.types.is_dictionary(kind) and not _is_binary(kind.value_type):
+        return _kept(kind.value_type)
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("ms", kind.tz)
+    if pa.types.is_time32(kind):
+        return pa.time32("ms")
+    return pa.date32() if pa.types.is_date64(kind) else kind
+
+
 def _logical(kind: pa.DataType) -> str:
+    kind = _kept(kind)
     if pa.types.is_dictionary(kind):
         return f"dictionary<{_logical(kind.value_type)}>"
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "string"
-    if pa.types.is_large_binary(kind):
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         return "binary"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list<{_logical(kind.value_type)}>"
+    if pa.types.is_map(kind):
+        return f"map<{_logical(kind.key_type)}, {_logical(kind.item_type)}>"
+    if pa.types.is_struct(kind):
+        return f"struct{json.dumps([[field.name, _logical(field.type)] for field in kind])}"
     return str(kind)
 
 
@@ -70,20 +89,17 @@ def _add(hashes: list[Any], column: pa.Array) -> None:
     present, lengths, values = hashes
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    column = column.cast(_kept(column.type))
     present.update(pc.cast(column.is_valid(), pa.uint8()).to_numpy(zero_copy_only=False))
     kind = column.type
     if pa.types.is_null(kind):
         return
-    if (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_binary(kind)
-    ):
-        column = pc.cast(column, pa.large_binary())
-        kind = column.type
-    if pa.types.is_large_binary(kind):
-        filled = pc.fill_null(column, b"")
+    if pa.types.is_decimal(kind):
+        column = pc.cast(column, pa.string())
+    elif pa.types.is_interval(kind) or not (pa.types.is_primitive(kind) or _is_binary(kind)):
+        column = pa.array([json.dumps(value, default=str) for value in column.to_pylist()], pa.string())
+    if _is_binary(column.type):
+        filled = pc.fill_null(pc.cast(column, pa.large_binary()), b"")
         lengths.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).astype("<i8"))
         _, offsets, data = filled.buffers()
         first = int.from_bytes(memoryview(offsets)[8 * filled.offset :][:8], "little")
@@ -98,10 +114,17 @@ def _add(hashes: list[Any], column: pa.Array) -> None:
         column = pc.if_else(pc.is_nan(column), nan, column)
     elif pa.types.is_temporal(kind):
         column = column.view(pa.int32() if kind.bit_width == 32 else pa.int64())
-    elif not pa.types.is_integer(kind):
-        text = json.dumps(column.to_pylist(), default=str).encode()
-        lengths.update(len(text).to_bytes(8, "little"))
-        values.update(text)
-        return
     filled = column.fill_null(0)
     values.update(filled.to_numpy(zero_copy_only=False))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )

@@ -7,8 +7,11 @@ object stores alike, and makes the creation of a manifest the commit of a versio
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 BLOCK = 1 << 20
+PATIENCE = timedelta(seconds=60)
+"""How long requests to an object store that does not answer are repeated."""
+LONGEST_REQUEST = "5 minutes"
+"""Unless the environment says otherwise. An object goes up in one request, so that it is created whole or not at all."""
 
 
 def sha256_of(path: Path) -> str:
@@ -58,6 +65,8 @@ class Store:
                 self._objects.put(path, content, mode="create", use_multipart=False)
         except AlreadyExistsError:
             return False
+        except FileNotFoundError as error:
+            raise _unavailable(self.root, error) from error
         return True
 
     def read(self, path: str) -> bytes:
@@ -103,7 +112,7 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Remove an object; one that is absent is no error."""
-        with _named(self.root):
+        with suppress(FileNotFoundError), _named(self.root):
             self._objects.delete(path)
 
     def fetch(self, path: str, to: Path) -> Path:
@@ -153,8 +162,10 @@ def _connect(root: str, local: Path | None) -> ObjectStore:
 
     if local is not None:
         return LocalStore(local, mkdir=True)
+    for cloud in ("AWS", "AZURE", "GOOGLE"):  # client options in code would discard those in the environment
+        os.environ.setdefault(f"{cloud}_TIMEOUT", LONGEST_REQUEST)
     try:
-        return from_url(root)
+        return from_url(root, retry_config={"retry_timeout": PATIENCE})
     except Exception as error:
         raise StoreError(
             "the publishing root cannot be opened",
@@ -179,9 +190,13 @@ class _named:  # noqa: N801
         from obstore.exceptions import AlreadyExistsError, BaseError
 
         if isinstance(error, BaseError) and not isinstance(error, AlreadyExistsError):
-            raise ServiceError(
-                "the publishing store does not answer as it should",
-                found=type(error).__name__,
-                where=self.root,
-                remedy="check that the store is reachable and that the credentials in the environment may write",
-            ) from error
+            raise _unavailable(self.root, error) from error
+
+
+def _unavailable(root: str, error: BaseException) -> ServiceError:
+    return ServiceError(
+        "the publishing store does not answer as it should",
+        found=str(error).partition("\n")[0][:300] or type(error).__name__,
+        where=root,
+        remedy="check that the store is reachable and that the credentials in the environment may write",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from denograd_engine.errors import DataError
+from denograd_engine.errors import DataError, SchemaError
 from denograd_tasks.content import ContentDigest
 from denograd_tasks.home import scratch
 from denograd_tasks.records import File
@@ -69,18 +70,26 @@ def open_source(source: str) -> ds.Dataset:
 
     Raises:
         DataError: If they cannot be read, or their columns differ.
+        SchemaError: If column names repeat.
     """
     files = source_files(source)
     kind = FORMATS[files[0].suffix.lower()]
     try:
-        return ds.dataset([str(file) for file in files], format=kind)
+        dataset = ds.dataset([str(file) for file in files], format=kind)
     except (pa.ArrowException, OSError, ValueError) as error:
+        repeated = re.search(r"multiple columns named (.+)$", str(error))
+        if repeated:
+            raise _repeated([repeated.group(1)], source) from None
         raise unreadable(source, error) from None
+    names = dataset.schema.names
+    if len(set(names)) < len(names):
+        raise _repeated(sorted({name for name in names if names.count(name) > 1}), source)
+    return dataset
 
 
 def unreadable(source: str, error: Exception) -> DataError:
     """The error for a source that Arrow cannot read; cell values are not repeated."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = (str(error).splitlines() or [type(error).__name__])[0].split("Invalid: ")[-1]
     for marker in (": '", " value '", " Row:", ", row "):
         reason = reason.split(marker)[0]
     return DataError(
@@ -89,6 +98,15 @@ def unreadable(source: str, error: Exception) -> DataError:
         found=reason[:200],
         where=source,
         remedy="check that the file is whole and its extension tells its format",
+    )
+
+
+def _repeated(names: list[str], source: str) -> SchemaError:
+    return SchemaError(
+        f"column names occur more than once: {', '.join(map(repr, names[:5]))}",
+        expected="every column name once",
+        where=source,
+        remedy="rename or drop the repeated columns",
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 from prefect import task
 
-from denograd_engine.errors import DataError
 from denograd_tasks.home import scratch
 from denograd_tasks.keys import StageKey
 from denograd_tasks.records import Snapshot
@@ -37,15 +36,6 @@ def ingest(settings: Settings) -> Snapshot:
         DataError: If the source is absent, unreadable, or repeats column names.
     """
     dataset = open_source(settings.source)
-    names = dataset.schema.names
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"column names occur more than once: {', '.join(map(repr, repeated[:5]))}",
-            expected="every column name once",
-            where=settings.source,
-            remedy="rename or drop the repeated columns",
-        )
     store = open_store(settings.publish.root)
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         local = Path(folder) / "snapshot.parquet"

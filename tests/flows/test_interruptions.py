@@ -1,0 +1,154 @@
+"""kill -9 at a random instant of each stage, twice: the next run goes on, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support import clean_environment, command, make_table
+
+STAGES = ["Ingest", "Check input", "Train backbone", "Refine", "Check fidelity", "Report", "Publish"]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A configuration whose stages take long enough to be hit."""
+    make_table(60_000).to_parquet(tmp_path / "large.parquet", index=False)
+    config = tmp_path / "denograd.yaml"
+    plain = {
+        "dataset": "large",
+        "source": str(tmp_path / "large.parquet"),
+        "columns": {"target": ["y"]},
+        "backbone": {"training": {"epochs": 4}},
+        "refine": {"max_epochs": 30, "tau": 0.02},
+    }
+    config.write_text(json.dumps(plain))
+    return config
+
+
+def test_killed_in_every_stage_twice_it_still_publishes_one_whole_version(large: Path, home: Path) -> None:
+    chance = random.Random(7)
+    done: set[str] = set()
+    for stage in STAGES:
+        for _ in range(2):
+            finished = _killed_in(stage, large, home, chance.uniform(0, 1.0))
+            repeated = {one for one, how in finished if how != "reused"} & done
+            assert not repeated, f"finished stages ran again: {repeated}"
+            done |= {one for one, _ in finished if one != "Publish"}
+
+    last = subprocess.run(
+        command("run", large, "--json"), capture_output=True, text=True, env=clean_environment(home), check=False
+    )
+    assert last.returncode == 0, last.stderr
+    outcome = json.loads(last.stdout)
+    assert outcome["version"] == 1
+    _assert_whole_and_tidy(home, outcome)
+
+
+def _killed_in(stage: str, config: Path, home: Path, delay: float) -> list[tuple[str, str]]:
+    """Run until the stage before this one is done, wait, kill; returns the stages that finished, and how."""
+    process = subprocess.Popen(
+        command("run", config),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=clean_environment(home),
+    )
+    finished: list[tuple[str, str]] = []
+    before = STAGES[: STAGES.index(stage)]
+    assert process.stdout is not None
+    while len(finished) < len(before):
+        line = process.stdout.readline()
+        if not line:
+            break
+        match = re.match(r"\s+[✓↻] (.{16})\s+(reused|[\d.]+ s)", line)
+        if match:
+            finished.append((match.group(1).strip(), match.group(2)))
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    rest = process.stdout.read()
+    process.stdout.close()
+    finished += [(m.group(1).strip(), m.group(2)) for m in re.finditer(r"[✓↻] (.{16})\s+(reused|[\d.]+ s)", rest)]
+    return finished
+
+
+def _assert_whole_and_tidy(home: Path, outcome: dict[str, object]) -> None:
+    import hashlib
+
+    root = home / "published"
+    manifests = list(root.glob("large/versions/*.json"))
+    assert [path.name for path in manifests] == ["00000001.json"]
+    manifest = json.loads(manifests[0].read_text())
+    named = [*manifest["files"], *manifest["evidence"], *manifest["source"]["files"], *manifest["model"]["files"]]
+    for file in named:
+        assert hashlib.sha256((root / file["path"]).read_bytes()).hexdigest() == file["sha256"], file["path"]
+    present = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    assert present == {file["path"] for file in named} | {"large/versions/00000001.json"}
+    left = [path for path in (home / "tmp").rglob("*") if path.is_file() and not psutil.pid_exists(int(path.parts[-2]))]
+    assert not left
+    assert not _servers_of(home), "a temporary Prefect server was left behind"
+    assert _flow_runs_in_state(home, "RUNNING") == 0
+    assert _mlflow_runs_in_state(home, "RUNNING") == 0
+
+
+def _servers_of(home: Path) -> list[int]:
+    found = []
+    for _ in range(50):
+        found = [
+            process.pid
+            for process in psutil.process_iter()
+            if _environment(process).get("PREFECT_HOME") == str(home / "prefect") and process.pid != os.getpid()
+        ]
+        if not found:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def _flow_runs_in_state(home: Path, state: str) -> int:
+    import sqlite3
+
+    with sqlite3.connect(home / "prefect" / "prefect.db") as database:
+        count: int = database.execute("select count(*) from flow_run where state_type = ?", (state,)).fetchone()[0]
+    return count
+
+
+def _mlflow_runs_in_state(home: Path, state: str) -> int:
+    import sqlite3
+
+    with sqlite3.connect(home / "mlflow" / "mlflow.db") as database:
+        count: int = database.execute("select count(*) from runs where status = ?", (state,)).fetchone()[0]
+    return count
+
+
+def test_ctrl_c_leaves_things_clean_and_says_how_to_go_on(large: Path, home: Path) -> None:
+    process = subprocess.Popen(
+        command("run", large), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(home)
+    )
+    assert process.stdout is not None
+    while "Check input" not in process.stdout.readline():
+        pass
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "The next run goes on" in err
+    assert "Traceback" not in err
+    assert not _servers_of(home)
+    assert not list(home.rglob("versions/*.json"))
