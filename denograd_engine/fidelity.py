@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from denograd_engine.frames import Encoder
 
+CONSTANT = 1e-9
+"""A column whose spread is below this share of the fitted one is constant in the data at hand."""
 PROJECTIONS = 100
 SEED = 42
 
@@ -29,8 +31,8 @@ class Fidelity:
     Attributes:
         swd: Sliced Wasserstein distance between observed and refined rows (p = 2, standardised).
         rho: Pearson correlation of each refined column with itself before.
-        mean_drift: |change of the mean| of each, in std.
-        std_ratio: Standard deviation after over before, of each.
+        mean_drift: |change of the mean| of each, in std; of a constant column, in the fitted std.
+        std_ratio: Standard deviation after over before, of each; of a constant column, 1 and the fitted stds it gained.
         correlation_change: Mean absolute change of the correlations between refined columns; 0 if there is one column.
         moved: Share of rows of which any cell changed.
         largest_correction: Of a single cell, in std.
@@ -71,11 +73,13 @@ def measure_fidelity(observed: pd.DataFrame, refined: pd.DataFrame, encoder: Enc
     before, after = _standardised(observed, encoder), _standardised(refined, encoder)
     correction = after - before
     spread_before, spread_after = before.std(axis=0), after.std(axis=0)
+    constant = spread_before < CONSTANT
+    unit = np.where(constant, 1.0, spread_before)
     return Fidelity(
         swd=sliced_wasserstein(before, after),
         rho=_by_name(names, _correlation_by_column(before, after)),
-        mean_drift=_by_name(names, np.abs(correction.mean(axis=0)) / spread_before),
-        std_ratio=_by_name(names, spread_after / spread_before),
+        mean_drift=_by_name(names, np.abs(correction.mean(axis=0)) / unit),
+        std_ratio=_by_name(names, spread_after / unit + constant),
         correlation_change=_correlation_change(before, after),
         moved=float((correction != 0).any(axis=1).mean()),
         largest_correction=float(np.abs(correction).max()),
@@ -117,7 +121,7 @@ def _correlation_by_column(before: NDArray[np.float64], after: NDArray[np.float6
     a, b = before - before.mean(axis=0), after - after.mean(axis=0)
     norm = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
     rho: NDArray[np.float64] = np.divide((a * b).sum(axis=0), norm, out=np.zeros(a.shape[1]), where=norm > 0)
-    return rho
+    return np.where((before == after).all(axis=0), 1.0, rho)
 
 
 def _correlation_change(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:

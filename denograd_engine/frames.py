@@ -108,12 +108,18 @@ class Encoder:
         return np.array(low), np.array(high)
 
     def encode(self, frame: pd.DataFrame, dtype: str = "float32") -> Encoded:
-        """Arrays for this table, in the row order given. In series, missing cells are interpolated."""
+        """Arrays for this table, in the row order given. In series, missing cells are interpolated.
+
+        Raises:
+            SchemaError: If a column that was fitted is gone or of another kind, or if a cell is infinite.
+        """
+        self._require_columns(frame)
         names = self.schema.cells
         cells = np.empty((len(frame), len(names)), dtype=dtype)
         present = np.empty(cells.shape, dtype=bool)
         for at, (name, scale) in enumerate(zip(names, self.scales, strict=True)):
             raw = _numbers(frame[name])
+            _require_finite(raw, self.schema[name])
             present[:, at] = ~np.isnan(raw)
             standardised = (raw - scale.center) / scale.spread
             if not present[:, at].all():
@@ -162,6 +168,26 @@ class Encoder:
         scales = tuple(Scale(**scale) for scale in plain["scales"])
         return cls(Schema(columns, series), scales, contexts, tuple(plain["flagged"]))
 
+    def _require_columns(self, frame: pd.DataFrame) -> None:
+        series = self.schema.series
+        kinds: dict[str, str] = {} if series is None else dict.fromkeys((series.time, *series.entity), "")
+        kinds |= {context.name: context.kind for context in self.contexts} | dict.fromkeys(self.schema.cells, "cell")
+        for name, kind in kinds.items():
+            count = int((frame.columns == name).sum())
+            if count != 1:
+                problem = f"there is no column {name!r}" if count == 0 else f"column {name!r} occurs {count} times"
+                raise SchemaError(
+                    f"{problem} in the data",
+                    expected="the columns that the backbone was fitted on, each once",
+                )
+            values = frame[name]
+            if not _is_of_kind(values, kind):
+                raise SchemaError(
+                    f"column {name!r} is not of the kind that the backbone was fitted on",
+                    expected="time stamps as fitted" if kind == "time" else "numbers",
+                    found=f"type {values.dtype}",
+                )
+
     def _paired(self, columns: list[Column]) -> zip[tuple[Column, Scale]]:
         return zip(columns, self.scales, strict=True)
 
@@ -186,15 +212,7 @@ def _numbers(values: pd.Series[Any]) -> NDArray[np.float64]:
 def _scale_of_cell(values: pd.Series[Any], column: Column) -> Scale:
     name, where = column.name, f"columns.{column.role}"
     numbers = _numbers(values)
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if len(infinite):
-        raise SchemaError(
-            f"column {name!r} holds infinite values",
-            expected="finite numbers, or missing cells",
-            found=f"{len(infinite):,} infinite cells, the first at row {infinite[0]:,}",
-            where=where,
-            remedy="replace them by missing cells, or mark the column as ignored",
-        )
+    _require_finite(numbers, column)
     present = numbers[~np.isnan(numbers)]
     if not len(present):
         raise SchemaError(
@@ -211,6 +229,18 @@ def _scale_of_cell(values: pd.Series[Any], column: Column) -> Scale:
             remedy=f"add it to columns.frozen: [{name}]",
         )
     return _robust_scale(present)
+
+
+def _require_finite(numbers: NDArray[np.float64], column: Column) -> None:
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if len(infinite):
+        raise SchemaError(
+            f"column {column.name!r} holds infinite values",
+            expected="finite numbers, or missing cells",
+            found=f"{len(infinite):,} infinite cells, the first at row {infinite[0]:,}",
+            where=f"columns.{column.role}",
+            remedy="replace them by missing cells, or mark the column as ignored",
+        )
 
 
 def _robust_scale(present: NDArray[np.float64]) -> Scale:
@@ -263,19 +293,44 @@ def _encode_context(values: pd.Series[Any], context: Context) -> NDArray[np.floa
     return np.where(np.isfinite(standardised), standardised, context.scale.imputed)[:, None]
 
 
+def _is_of_kind(values: pd.Series[Any], kind: str) -> bool:
+    if kind == "time":
+        return types.is_datetime64_any_dtype(values.dtype) or types.is_timedelta64_dtype(values.dtype)
+    if kind not in ("cell", "number"):
+        return True
+    numeric = types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype)
+    return bool((numeric and not (kind == "cell" and types.is_bool_dtype(values.dtype))) or values.isna().all())
+
+
 def _shifted(values: pd.Series[Any], shift: NDArray[np.float64], column: Column) -> pd.Series[Any]:
     numbers = _numbers(values)
     present = ~np.isnan(numbers)
-    low = -np.inf if column.minimum is None else column.minimum
-    high = np.inf if column.maximum is None else column.maximum
-    if column.integer:
+    low, high = _limits(column, values.dtype)
+    if column.integer or types.is_integer_dtype(values.dtype):
         shift = np.round(shift)
-        limits = np.iinfo(values.dtype.numpy_dtype if hasattr(values.dtype, "numpy_dtype") else values.dtype)
-        low, high = np.ceil(max(low, limits.min)), np.floor(min(high, limits.max))
     moved = present & ((shift != 0) | (numbers < low) | (numbers > high))
     if not moved.any():
         return values.copy()
     changed = np.clip(numbers[moved] + shift[moved], low, high)
     array = values.array.copy()
-    array[moved] = pd.array(changed, dtype=values.dtype)
+    array[moved] = pd.Series(changed).astype(values.dtype).array
     return pd.Series(array, index=values.index, name=values.name, copy=False)
+
+
+def _limits(column: Column, dtype: Any) -> tuple[float, float]:
+    """The column's bounds, rounded inwards to what its type can hold."""
+    low = -np.inf if column.minimum is None else column.minimum
+    high = np.inf if column.maximum is None else column.maximum
+    if column.integer or types.is_integer_dtype(dtype):
+        low, high = float(np.ceil(low)), float(np.floor(high))
+    kind = np.dtype(getattr(dtype, "numpy_dtype", dtype))
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        low, high = float(max(low, limits.min)), float(min(high, limits.max))
+        return low, high if high <= limits.max else float(np.nextafter(high, 0.0))
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            lowest, highest = np.array([low, high]).astype(kind)
+        low = float(lowest if float(lowest) >= low else np.nextafter(lowest, kind.type(np.inf)))
+        high = float(highest if float(highest) <= high else np.nextafter(highest, kind.type(-np.inf)))
+    return low, high

@@ -60,8 +60,12 @@ class Refining:
             )
         if not self.tau > 0:
             raise ConfigError("refine.tau must be positive", found=str(self.tau), where="refine.tau")
-        if self.eta != "auto" and not self.eta > 0:
+        if self.eta != "auto" and not (isinstance(self.eta, int | float) and self.eta > 0):
             raise ConfigError("refine.eta must be positive or 'auto'", found=str(self.eta), where="refine.eta")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(
+                "refine.batch_size must be at least 1", found=str(self.batch_size), where="refine.batch_size"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Totals:
         epochs: Epochs run.
         eta: The step length used, standardised.
         status: Number of rows that ended in each status.
-        residual_before: Root mean squared residual, standardised, over the rows that have one.
+        residual_before: Root mean squared residual, standardised, over the rows that have a finite one.
         residual_after: The same after refinement.
         interrupted: Whether the deadline or the caller stopped it.
     """
@@ -216,7 +220,11 @@ def _totals(rows: pd.DataFrame, outcome: Outcome, eta: float) -> Totals:
         epochs=outcome.epochs,
         eta=float(eta),
         status={str(name): int(n) for name, n in rows["status"].value_counts(sort=False).items() if n},
-        residual_before=float(outcome.before.square().mean().sqrt()),
-        residual_after=float(outcome.after.square().mean().sqrt()),
+        residual_before=_root_mean_square(outcome.before),
+        residual_after=_root_mean_square(outcome.after),
         interrupted=outcome.interrupted,
     )
+
+
+def _root_mean_square(residual: Tensor) -> float:
+    return float(residual[residual.isfinite()].square().mean().sqrt())

@@ -6,6 +6,7 @@ never changed. Ignored columns are carried along unseen. Units stay the user's: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -156,8 +157,8 @@ def infer_schema(
         series: The time axis, if the rows form series.
 
     Raises:
-        SchemaError: If a named column is absent or named twice, if column names repeat, or if a feature or target is
-            not numeric.
+        SchemaError: If a named column is absent or named twice, if column names repeat or are no text, or if a
+            feature or target is not numeric.
 
     >>> import pandas as pd
     >>> data = pd.DataFrame({"rooms": [1, 2] * 20, "area": [x * 1.5 for x in range(40)], "price": range(40)})
@@ -204,6 +205,13 @@ def _declared_roles(
     ignored: Iterable[str],
     series: Series | None,
 ) -> dict[str, Role]:
+    unnamed = [name for name in frame.columns if not isinstance(name, str)]
+    if unnamed:
+        raise SchemaError(
+            "column names must be text",
+            found=", ".join(map(repr, unnamed[:5])) + (", ..." if len(unnamed) > 5 else ""),
+            remedy="name the columns: frame.columns = frame.columns.astype(str)",
+        )
     repeated = frame.columns[frame.columns.duplicated()].unique().tolist()
     if repeated:
         raise SchemaError(
@@ -278,7 +286,7 @@ def _inferred_number(name: str, present: pd.Series[Any], in_series: bool) -> Col
         return Column(name, Role.FEATURE, refined=True, why="number, all cells missing")
     whole = _whole_numbers(present)
     if whole:
-        if distinct == len(present) and _looks_like_an_identifier(name):
+        if distinct > len(present) // 2 and _looks_like_an_identifier(name):
             return Column(name, Role.IGNORED, why="row identifier")
         few = FEW_VALUES if in_series else max(FEW_VALUES, min(FEW_VALUES_IN_TABLES, len(present) // 20))
         if distinct <= few:
@@ -344,10 +352,13 @@ def _bounded(column: Column, minimum: float | None, maximum: float | None) -> Co
             where=where,
             remedy="remove the bounds, or list the column under columns.feature",
         )
-    if minimum is not None and maximum is not None and minimum >= maximum:
+    low = -math.inf if minimum is None else minimum
+    high = math.inf if maximum is None else maximum
+    finite = math.isfinite(low) and math.isfinite(high)
+    if not low < high or (column.integer and finite and math.ceil(low) > math.floor(high)):
         raise SchemaError(
             f"the bounds of column {column.name!r} leave no room",
-            expected="a lower bound below the upper one",
+            expected="a lower bound below the upper one" + (", and a whole number between them" * column.integer),
             found=f"[{minimum}, {maximum}]",
             where=where,
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from denograd_engine import backbones
 from denograd_engine.devices import dtype_of, frozen, resolve_device
-from denograd_engine.errors import DenogradError, TooFewRowsError
+from denograd_engine.errors import ConfigError, DenogradError, SchemaError, TooFewRowsError
 from denograd_engine.frames import Encoder
 from denograd_engine.problem import Problem, pose
 
@@ -101,7 +101,8 @@ def train(
         on_epoch: Called after each epoch; an exception that it raises ends the training.
 
     Raises:
-        SchemaError: If a refined column or a target is infinite, constant or empty.
+        SchemaError: If a refined column or a target is infinite, constant or empty, or if there is nothing to
+            predict from.
         TimeAxisError: If the rows do not form series as the schema says.
         TooFewRowsError: If there is too little to train on.
         ConfigError: If the backbone or device is unknown, or does not fit the data.
@@ -111,6 +112,13 @@ def train(
     encoder = Encoder.fit(frame, schema)
     dtype = dtype_of(kind) if isinstance(kind, nn.Module) else torch.float32
     problem = pose(frame, encoder, device, dtype)
+    if 0 in problem.input_shape:
+        raise SchemaError(
+            f"there is nothing to predict {' and '.join(schema.targets)} from",
+            expected="at least one feature, or a frozen column that is not constant",
+            where="columns",
+            remedy="add columns, or declare the time axis under series",
+        )
     fitted, held_out = problem.split(training.holdout, training.seed)
     if not len(fitted) or not len(held_out):
         raise TooFewRowsError("the held-out part leaves nothing to train on", where="backbone.training.holdout")
@@ -122,6 +130,7 @@ def train(
             usual = backbones.DEFAULTS["table" if schema.series is None else "series"]
             module = backbones.build(kind or usual, problem.input_shape, len(problem.target_at), arguments)
         module.to(device)
+        _require_fit(module, problem)
         history = _fit(module, problem, fitted, held_out, training, on_epoch)
     residual, spread = _held_out(module, problem, held_out)
     skill = 1 - residual.square().mean(dim=0) / spread.clamp_min(torch.finfo(spread.dtype).tiny)
@@ -132,6 +141,27 @@ def train(
         residual_scale=float(residual.square().mean().sqrt()),
         history=history,
     )
+
+
+def _require_fit(module: nn.Module, problem: Problem) -> None:
+    x, y = problem.gather(problem.known[:2])
+    found = None
+    try:
+        with torch.no_grad(), frozen(module, x.device):
+            shape = tuple(module(x).shape)
+    except RuntimeError as error:
+        found = str(error).splitlines()[0]
+    else:
+        if math.prod(shape) != y.numel():
+            found = f"predictions of shape {shape} for {len(x)} items"
+    if found is not None or not list(module.parameters()):
+        targets = f"{y.shape[1]} target" + "s" * (y.shape[1] > 1)
+        raise ConfigError(
+            "the backbone does not fit the data",
+            expected=f"a network with weights that maps inputs of shape {problem.input_shape} to {targets}",
+            found=found,
+            where="backbone.kind",
+        )
 
 
 def _fit(

@@ -6,6 +6,7 @@ expectation that raises counts as failed.
 
 from __future__ import annotations
 
+import html
 import math
 import os
 import tempfile
@@ -46,6 +47,11 @@ class Measured:
     meaning: str = ""
     remedy: str = ""
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether nothing is demanded of the value."""
+        return self.minimum is None and self.maximum is None
+
 
 def judge(title: str, measured: Sequence[Measured], store: Store, folder: str) -> tuple[list[Gate], tuple[File, ...]]:
     """Assert every bound, and write Data Docs to a folder of the store.
@@ -57,33 +63,34 @@ def judge(title: str, measured: Sequence[Measured], store: Store, folder: str) -
         folder: Where in it.
 
     Returns:
-        The gates in the order given, and the files of the Data Docs; the first is the page to open.
+        The gates in the order given, and the files of the Data Docs; the first is the page to open: the values and
+        their bounds, which can be read without a network, unlike the index.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     measured = [
-        replace(one, value=None) if one.value is not None and math.isnan(one.value) else one for one in measured
+        replace(one, value=None) if one.value is not None and not math.isfinite(one.value) else one for one in measured
     ]
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=scratch()) as temporary:
         warnings.simplefilter("ignore")
         docs = Path(temporary) / "docs"
         passed = _validate(title, measured, docs)
         files = [path for path in sorted(docs.rglob("*")) if path.is_file() and not path.name.endswith(HEAVY)]
-        files.sort(key=lambda path: path != docs / "index.html")
+        files.sort(key=lambda path: docs / "validations" not in path.parents)
         written = tuple(put_file(store, path, f"{folder}/docs/{path.relative_to(docs).as_posix()}") for path in files)
-    gates = [
-        Gate(
-            name=one.name,
-            value=one.value,
-            minimum=one.minimum,
-            maximum=one.maximum,
-            severity=one.severity,
-            passed=passed[one.name],
-            meaning=one.meaning,
-            remedy=one.remedy,
-        )
-        for one in measured
-    ]
-    return gates, written
+    return [_gate(one, passed[one.name]) for one in measured], written
+
+
+def _gate(one: Measured, passed: bool) -> Gate:
+    return Gate(
+        name=one.name,
+        value=one.value,
+        minimum=one.minimum,
+        maximum=one.maximum,
+        severity=one.severity,
+        passed=passed,
+        meaning=one.meaning,
+        remedy=one.remedy,
+    )
 
 
 def _validate(title: str, measured: Sequence[Measured], docs: Path) -> dict[str, bool]:
@@ -94,14 +101,16 @@ def _validate(title: str, measured: Sequence[Measured], docs: Path) -> dict[str,
     context.variables.progress_bars = {"globally": False}
     suite = context.suites.add(gx.ExpectationSuite(name=title))
     for one in measured:
+        if one.unbounded:
+            continue
         suite.add_expectation(
-            gx.expectations.ExpectColumnValuesToBeBetween(
+            gx.expectations.ExpectColumnMaxToBeBetween(  # of a single row: shows the value, and fails without one
                 column=one.name,
                 min_value=one.minimum,
                 max_value=one.maximum,
                 severity="critical" if one.severity == "error" else "warning",
                 meta={"gate": one.name},
-                description=one.meaning or None,
+                description=html.escape(f"{one.meaning or one.name}: {_gate(one, False).bound}"),
             )
         )
     frame = pd.DataFrame({one.name: [float("nan") if one.value is None else one.value] for one in measured})
@@ -126,7 +135,7 @@ def _validate(title: str, measured: Sequence[Measured], docs: Path) -> dict[str,
         )
     )
     result = next(iter(checkpoint.run(batch_parameters={"dataframe": frame}).run_results.values()))
-    passed = {one.name: False for one in measured}
+    passed = {one.name: one.unbounded for one in measured}
     for each in result.results:
         passed[each.expectation_config.meta["gate"]] = bool(each.success)
-    return {one.name: passed[one.name] and one.value is not None for one in measured}  # GX passes over missing values
+    return {one.name: passed[one.name] and one.value is not None for one in measured}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from prefect.cache_policies import CachePolicy
 
 from denograd_engine import __version__
+from denograd_engine.errors import DenogradError
 from denograd_tasks.records import Record
 
 if TYPE_CHECKING:
@@ -47,9 +48,12 @@ class StageKey(CachePolicy):
         inputs: dict[str, Any],
         flow_parameters: dict[str, Any],
         **kwargs: Any,
-    ) -> str:
-        """The first key in line that is free or holds an intact record."""
-        key, _ = lookup(cast("Task[..., Any]", task_ctx.task), inputs)
+    ) -> str | None:
+        """The first key in line that is free or holds an intact record; None for inputs that the stage will refuse."""
+        try:
+            key, _ = lookup(cast("Task[..., Any]", task_ctx.task), inputs)
+        except DenogradError:
+            return None
         return key
 
 

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from denograd_engine.errors import ServiceError, StoreError
 from denograd_tasks.home import scratch
 from denograd_tasks.records import TrainedBackbone
 from denograd_tasks.store import open_store
@@ -36,6 +37,29 @@ def weights_digest(module: nn.Module, encoder: Encoder) -> str:
         digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
         digest.update(array.numpy().tobytes())
     return digest.hexdigest()
+
+
+def require_weights(record: TrainedBackbone) -> None:
+    """Read the export back: an earlier one of the same weights may have been there, whole or not.
+
+    Raises:
+        StoreError: If it does not hold the weights and the scaling of the record.
+    """
+    try:
+        exported = load_backbone(record, "cpu")
+        found = weights_digest(exported.module, exported.encoder)
+    except ServiceError:
+        raise
+    except Exception:  # whatever a damaged file makes torch or json raise
+        found = None
+    if found != record.digest:
+        raise StoreError(
+            "the exported model is damaged",
+            expected=f"weights and scaling with the digest {record.digest}",
+            found=found or "no readable model",
+            where=open_store(record.root).uri(record.file(PROGRAM).path.rsplit("/", 1)[0]),
+            remedy="move it away and run again, and it is written anew",
+        )
 
 
 def load_backbone(record: TrainedBackbone, device: str) -> Backbone:

@@ -105,7 +105,7 @@ class Gate(BaseModel):
     def bound(self) -> str:
         """The bounds in words."""
         if self.minimum is None:
-            return f"at most {self.maximum:g}"
+            return "none" if self.maximum is None else f"at most {self.maximum:g}"
         if self.maximum is None:
             return f"at least {self.minimum:g}"
         return f"{self.minimum:g} to {self.maximum:g}"

@@ -24,7 +24,7 @@ BLOCK = 1 << 20
 PATIENCE = timedelta(seconds=60)
 """How long requests to an object store that does not answer are repeated."""
 LONGEST_REQUEST = "5 minutes"
-"""Unless the environment says otherwise. An object goes up in one request, so that it is created whole or not at all."""
+"""Unless the environment says otherwise; objects go up in one request, to be created whole or not at all."""
 
 
 def sha256_of(path: Path) -> str:
@@ -160,17 +160,17 @@ def _folder(root: str) -> Path:
 def _connect(root: str, local: Path | None) -> ObjectStore:
     from obstore.store import LocalStore, from_url
 
-    if local is not None:
-        return LocalStore(local, mkdir=True)
     for cloud in ("AWS", "AZURE", "GOOGLE"):  # client options in code would discard those in the environment
         os.environ.setdefault(f"{cloud}_TIMEOUT", LONGEST_REQUEST)
     try:
+        if local is not None:
+            return LocalStore(local, mkdir=True)
         return from_url(root, retry_config={"retry_timeout": PATIENCE})
     except Exception as error:
         raise StoreError(
             "the publishing root cannot be opened",
             expected="a local folder, or a URL such as s3://bucket/prefix",
-            found=type(error).__name__,
+            found=f"{root}: {_reason(error)}",
             where="publish.root",
         ) from None
 
@@ -196,7 +196,11 @@ class _named:  # noqa: N801
 def _unavailable(root: str, error: BaseException) -> ServiceError:
     return ServiceError(
         "the publishing store does not answer as it should",
-        found=str(error).partition("\n")[0][:300] or type(error).__name__,
+        found=_reason(error),
         where=root,
         remedy="check that the store is reachable and that the credentials in the environment may write",
     )
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:300] or type(error).__name__

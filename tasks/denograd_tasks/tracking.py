@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 KEY_TAG = "denograd.key"
+RETRIES = "4"
+"""Of a request to a server that does not answer, half a minute in all; MLflow's own default is four minutes."""
 
 
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
     """Turn MLflow's errors into one that names the server, without its traceback."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise ServiceError(
             "the MLflow tracking server does not answer as it should",
             found=str(error).splitlines()[0][:200],
@@ -39,8 +42,9 @@ def tracking_errors(uri: str) -> Iterator[None]:
 def client(uri: str) -> MlflowClient:
     """A client for this server; an SQLite store's folder is created first."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(uri.removeprefix("sqlite:///")).parent, uri)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow
@@ -52,6 +56,18 @@ def client(uri: str) -> MlflowClient:
             made = mlflow.MlflowClient(uri)
             made.search_experiments(max_results=1)
     return made
+
+
+def _make_folder(folder: Path, uri: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServiceError(
+            "the folder of the MLflow store cannot be made",
+            found=error.strerror,
+            where=uri,
+            remedy="check tracking.uri",
+        ) from error
 
 
 def experiment_of(uri: str, dataset: str) -> str:

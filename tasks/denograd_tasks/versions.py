@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from denograd_engine.errors import ConfigError, StoreError
@@ -45,6 +46,19 @@ class Manifest:
         return str(self.content["identity"])
 
 
+@dataclass(frozen=True)
+class Committed:
+    """What a commit came to.
+
+    Attributes:
+        manifest: The version that holds the result.
+        already: Whether it had been published before.
+    """
+
+    manifest: Manifest
+    already: bool
+
+
 def manifest_path(dataset: str, number: int) -> str:
     """Where the manifest of a version is."""
     return f"{dataset}/versions/{number:08d}.json"
@@ -67,11 +81,14 @@ def read_manifest(store: Store, dataset: str, number: int) -> Manifest:
     """The manifest of a version.
 
     Raises:
-        StoreError: If there is no such version, or it was written by a later release.
+        StoreError: If there is no such version, it is damaged, or it was written by a later release.
     """
     path = manifest_path(dataset, number)
     raw = store.read(path)
-    content = json.loads(raw)
+    try:
+        content = dict(json.loads(raw))
+    except (ValueError, TypeError):
+        raise StoreError("the manifest of a version is damaged", expected="JSON", where=store.uri(path)) from None
     if content.get("format_version") != FORMAT_VERSION:
         raise StoreError(
             "this version was written in a format that this release does not know",
@@ -123,6 +140,34 @@ def resolve(store: Store, name: str) -> Manifest:
             where=store.root,
         )
     return read_manifest(store, dataset, wanted)
+
+
+def commit(store: Store, dataset: str, body: Mapping[str, Any]) -> Committed:
+    """Write the manifest of the next version, unless the newest has the same identity.
+
+    Of several that race for a number one wins; the others go on from its version.
+
+    Args:
+        store: The publishing root.
+        dataset: The data set.
+        body: The manifest without what depends on its place in the history; all files that it names are in the store.
+    """
+    while True:
+        parent = newest(store, dataset)
+        if parent is not None and parent.identity == body["identity"]:
+            return Committed(parent, already=True)
+        content = {
+            **body,
+            "format_version": FORMAT_VERSION,
+            "dataset": dataset,
+            "number": 1 if parent is None else parent.number + 1,
+            "parent": None if parent is None else parent.digest,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        raw = json.dumps(content, indent=1, sort_keys=True).encode()
+        path = manifest_path(dataset, content["number"])
+        if store.create(path, raw):
+            return Committed(Manifest(path, hashlib.sha256(raw).hexdigest(), content), already=False)
 
 
 def is_published(store: Store, dataset: str, data_path: str) -> bool:

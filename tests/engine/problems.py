@@ -75,7 +75,7 @@ def plain_table(weight=(1.0, 2.0, -0.5), residual=None, rows=60, seed=0):
 
 
 def mixed_table(targets=1, missing=False, frozen_target=False, rows=70, seed=1):
-    """Features, several targets, codes, categories, an ignored column; on demand missing cells and a target of codes."""
+    """Features, targets, codes, categories, an ignored column; on demand missing cells and a target of codes."""
     random = np.random.default_rng(seed)
     x = random.normal(size=(rows, 3)) * [1.0, 30.0, 0.02] + [0.0, 500.0, 1.0]
     frame = pd.DataFrame(x, columns=["speed", "pressure", "density"])

@@ -14,6 +14,11 @@ RANDOM = np.random.default_rng(3)
 MEASURED = RANDOM.normal(98765.4321, 10.0, ROWS)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order():
+    RANDOM.bit_generator.state = np.random.default_rng(3).bit_generator.state
+
+
 def frame_of(**columns):
     return pd.DataFrame({**columns, "y": MEASURED})
 
@@ -196,11 +201,13 @@ class TestMistakes:
 
     def test_repeated_names(self):
         frame = pd.DataFrame(np.zeros((5, 4)), columns=["a", "b", "a", "y"])
-        self.refused(lambda: infer_schema(frame, "y"), "more than once: 'a'", "every column name once", "rename or drop")
+        self.refused(
+            lambda: infer_schema(frame, "y"), "more than once: 'a'", "every column name once", "rename or drop"
+        )
 
     def test_names_that_are_no_text(self):
         frame = pd.DataFrame(RANDOM.normal(size=(60, 3)))
-        self.refused(lambda: infer_schema(frame, [2]), "names", "text", "found: 0, 1, 2", "what to do: ")
+        self.refused(lambda: infer_schema(frame, [2]), "must be text", "found: 0, 1, 2", "astype(str)")
 
     @pytest.mark.parametrize("column", [["SECRET", "b"] * 200, [True, False] * 200, MEASURED * 1j])
     def test_a_target_that_is_no_number(self, column):

@@ -98,7 +98,9 @@ class TestLayOut:
         frame = pd.DataFrame({"t": stamps(*range(10), *range(12, 20))})
         assert lay_out(frame, Series("t", window=2)).runs == (10, 8)
 
-    @pytest.mark.parametrize(("max_gap", "runs"), [("3h", (18,)), ("179min", (10, 8)), ("1h", (10, 8)), (None, (10, 8))])
+    @pytest.mark.parametrize(
+        ("max_gap", "runs"), [("3h", (18,)), ("179min", (10, 8)), ("1h", (10, 8)), (None, (10, 8))]
+    )
     def test_the_longest_pause_allowed_is_the_users(self, max_gap, runs):
         frame = pd.DataFrame({"t": stamps(*range(10), *range(12, 20))})
         assert lay_out(frame, Series("t", window=2, max_gap=max_gap)).runs == runs
@@ -165,7 +167,9 @@ class TestTimeAxisErrors:
 
     def test_out_of_order_stamps_are_counted_and_the_first_named(self):
         frame = self.frame(0, 1, 2, 5, 3, 4, 2, 6)
-        message = self.refused(frame, Series("t", window=1), "'t' is not in ascending order", "2 out of order", "sort by")
+        message = self.refused(
+            frame, Series("t", window=1), "'t' is not in ascending order", "2 out of order", "sort by"
+        )
         assert "0 repeated and 2 out of order, the first at 2024-03-30 03:00:00+01:00, 2024-03-30 02:00" in message
 
     def test_repeated_stamps_are_counted_and_the_first_three_named(self):
@@ -198,7 +202,9 @@ class TestTimeAxisErrors:
 
     def test_a_duration_for_numeric_time_cannot_be_read(self):
         frame = pd.DataFrame({"t": np.arange(9)})
-        self.refused(frame, Series("t", window=1, max_gap="2h"), "'2h'", "expected: a positive number", "series.max_gap")
+        self.refused(
+            frame, Series("t", window=1, max_gap="2h"), "'2h'", "expected: a positive number", "series.max_gap"
+        )
 
     def test_a_window_longer_than_any_run(self):
         frame = self.frame(0, 1, 2, 3, 7, 8, 9, 10, 11)

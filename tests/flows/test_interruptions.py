@@ -55,30 +55,23 @@ def test_killed_in_every_stage_twice_it_still_publishes_one_whole_version(large:
 
 def _killed_in(stage: str, config: Path, home: Path, delay: float) -> list[tuple[str, str]]:
     """Run until the stage before this one is done, wait, kill; returns the stages that finished, and how."""
-    process = subprocess.Popen(
-        command("run", config),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=clean_environment(home),
-    )
-    finished: list[tuple[str, str]] = []
     before = STAGES[: STAGES.index(stage)]
-    assert process.stdout is not None
-    while len(finished) < len(before):
-        line = process.stdout.readline()
-        if not line:
-            break
-        match = re.match(r"\s+[✓↻] (.{16})\s+(reused|[\d.]+ s)", line)
-        if match:
-            finished.append((match.group(1).strip(), match.group(2)))
+    log = config.with_suffix(".log")
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command("run", config), stdout=out, stderr=subprocess.DEVNULL, env=clean_environment(home)
+        )
+    while process.poll() is None and len(_finished(log)) < len(before):
+        time.sleep(0.02)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    rest = process.stdout.read()
-    process.stdout.close()
-    finished += [(m.group(1).strip(), m.group(2)) for m in re.finditer(r"[✓↻] (.{16})\s+(reused|[\d.]+ s)", rest)]
-    return finished
+    return _finished(log)
+
+
+def _finished(log: Path) -> list[tuple[str, str]]:
+    found = re.finditer(r"[✓↻] (.{16})\s+(reused|[\d.]+ s)", log.read_text())
+    return [(one.group(1).strip(), one.group(2)) for one in found]
 
 
 def _assert_whole_and_tidy(home: Path, outcome: dict[str, object]) -> None:
@@ -138,12 +131,13 @@ def _mlflow_runs_in_state(home: Path, state: str) -> int:
 
 
 def test_ctrl_c_leaves_things_clean_and_says_how_to_go_on(large: Path, home: Path) -> None:
-    process = subprocess.Popen(
-        command("run", large), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(home)
-    )
-    assert process.stdout is not None
-    while "Check input" not in process.stdout.readline():
-        pass
+    log = large.with_suffix(".log")
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command("run", large), stdout=out, stderr=subprocess.PIPE, text=True, env=clean_environment(home)
+        )
+    while process.poll() is None and "Check input" not in log.read_text():
+        time.sleep(0.02)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)

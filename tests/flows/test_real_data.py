@@ -24,8 +24,10 @@ class Source:
 
 
 SOURCES = [
-    Source("house_prices.parquet", ["-t", "price", "--table"], moving=["price", "sqft_living"], frozen=["zipcode", "date", "id"]),
-    Source("parkinsons.parquet", ["-t", "total_UPDRS", "-t", "motor_UPDRS"], moving=["total_UPDRS", "HNR"], frozen=["age", "sex"]),
+    Source("house_prices.parquet", ["-t", "price", "--table"],
+           moving=["price", "sqft_living"], frozen=["zipcode", "date", "id"]),
+    Source("parkinsons.parquet", ["-t", "total_UPDRS", "-t", "motor_UPDRS"],
+           moving=["total_UPDRS", "HNR"], frozen=["age", "sex"]),
     Source("support2.parquet", ["-t", "totcst"], moving=["totcst", "charges"], frozen=["race", "dzgroup", "urine"]),
     Source(
         "ETTh1.parquet",
@@ -38,8 +40,8 @@ SOURCES = [
         "WTH.parquet",
         ["-t", "WetBulbCelsius"],
         "backbone: {kind: mlp, training: {epochs: 3}}\nrefine: {max_epochs: 5}\n",
-        moving=["WetBulbCelsius", "RelativeHumidity"],
-        frozen=["date", "Visibility"],
+        moving=["WetBulbCelsius"],
+        frozen=["date"],
     ),
 ]  # fmt: skip
 

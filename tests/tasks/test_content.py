@@ -192,7 +192,7 @@ def test_a_folder_of_parts_agrees_with_the_whole_file(wide, tmp_path):
 
 def test_the_written_copy_has_the_digest_that_it_is_named_after(wide, tmp_path):
     path = tmp_path / "copy.parquet"
-    rows, digest = write_parquet(wide, wide.schema, path)
+    rows, digest = write_parquet(wide.to_batches(), wide.schema, path)
     assert (rows, digest) == (3, content_digest(wide))
     assert content_digest(pq.read_table(path)) == digest
 
@@ -384,4 +384,4 @@ def test_a_round_trip_through_parquet_keeps_the_digest(table):
 
 def snapshot_digest(source, folder):
     dataset = open_source(str(source))
-    return write_parquet(dataset.scanner(), dataset.schema, folder / "snapshot.parquet")[1]
+    return write_parquet(dataset.to_batches(), dataset.schema, folder / "snapshot.parquet")[1]

@@ -13,7 +13,7 @@ from denograd_tasks.keys import StageKey
 from denograd_tasks.records import Snapshot
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import open_store
-from denograd_tasks.tables import fingerprint, open_source, put_file, unreadable, write_parquet
+from denograd_tasks.tables import fingerprint, open_source, put_file, read_batches, unreadable, write_parquet
 
 
 @task(
@@ -34,18 +34,17 @@ def ingest(settings: Settings) -> Snapshot:
 
     Raises:
         DataError: If the source is absent, unreadable, or repeats column names.
+        StoreError: If the earlier copy of the same data is damaged.
     """
     dataset = open_source(settings.source)
     store = open_store(settings.publish.root)
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         local = Path(folder) / "snapshot.parquet"
         try:
-            rows, digest = write_parquet(dataset.scanner(use_threads=True), dataset.schema, local)
+            rows, digest = write_parquet(read_batches(settings.source, dataset), dataset.schema, local)
         except pa.ArrowException as error:
             raise unreadable(settings.source, error) from None
-        file = put_file(store, local, f"{settings.dataset}/snapshots/{digest}/part-00000.parquet")
-    if not store.holds(file.path, file.sha256):
-        file = file.model_copy(update={"sha256": store.sha256(file.path), "bytes": store.size(file.path)})
+        file = put_file(store, local, f"{settings.dataset}/snapshots/{digest}/part-00000.parquet", digest)
     return Snapshot(
         root=settings.publish.root,
         files=(file,),

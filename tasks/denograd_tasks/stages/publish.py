@@ -6,11 +6,9 @@ Writing the manifest is the commit; everything that it names is in the store bef
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import platform
 import tempfile
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,9 +32,9 @@ from denograd_tasks.records import (
 )
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import Store, open_store
-from denograd_tasks.tables import put_bytes
+from denograd_tasks.tables import put_bytes, put_file
 from denograd_tasks.tracking import tag_run
-from denograd_tasks.versions import FORMAT_VERSION, Manifest, is_published, manifest_path, newest
+from denograd_tasks.versions import Committed, commit, is_published
 
 PACKAGES = (
     "prefect-denograd",
@@ -70,30 +68,16 @@ def publish(
     store = open_store(settings.publish.root)
     _bring_back(store, refined)
     body = _body(store, snapshot, checked, backbone, refined, verdict, report, settings)
-    while True:
-        parent = newest(store, settings.dataset)
-        if parent is not None and parent.identity == body["identity"]:
-            return _version(settings, parent, already=True)
-        number = 1 if parent is None else parent.number + 1
-        body |= {
-            "number": number,
-            "parent": None if parent is None else parent.digest,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    committed = commit(store, settings.dataset, body)
+    version = _version(settings, committed)
+    if committed.manifest.content["model"]["mlflow_run_id"] == backbone.run_id:
+        tags = {
+            "denograd.version": f"{version.dataset}@{version.number}",
+            "denograd.manifest": version.digest,
+            "denograd.flow_run": committed.manifest.content["run"]["flow_run_id"],
         }
-        raw = json.dumps(body, indent=1, sort_keys=True).encode()
-        path = manifest_path(settings.dataset, number)
-        if store.create(path, raw):
-            made = Manifest(path, hashlib.sha256(raw).hexdigest(), body)
-            tag_run(
-                backbone.tracking_uri,
-                backbone.run_id,
-                {
-                    "denograd.version": f"{settings.dataset}@{number}",
-                    "denograd.manifest": made.digest,
-                    "denograd.flow_run": body["run"]["flow_run_id"],
-                },
-            )
-            return _version(settings, made)
+        tag_run(backbone.tracking_uri, backbone.run_id, tags)
+    return version
 
 
 @task(name="quarantine", persist_result=False)
@@ -103,13 +87,13 @@ def quarantine(refined: Refined, verdict: Verdict, report: Report, settings: Set
     staged = refined.located()
     if staged is None:
         raise StoreError("the refined data are gone", where=store.uri(refined.data.path), remedy="run again")
-    folder = f"{settings.dataset}/quarantine/{refined.attempt}"
+    folder = f"{settings.dataset}/quarantine/{refined.attempt}/_evidence"  # readers of Parquet pass over it
     if staged.path != refined.quarantined.path:
-        _copy(store, staged.path, refined.quarantined.path)
+        _copy(store, staged, refined.quarantined)
         if not is_published(store, settings.dataset, staged.path):
             store.delete(staged.path)
     kept = [
-        put_bytes(store, store.read(file.path), f"{folder}/{Path(file.path).name}")
+        put_bytes(store, store.read(file.path), f"{folder}/{file.path.split(f'/{refined.attempt}/')[1]}")
         for file in (verdict.record, report.page)
     ]
     return Quarantined(root=settings.publish.root, files=(refined.quarantined, *kept))
@@ -126,22 +110,31 @@ def _bring_back(store: Store, refined: Refined) -> None:
     if staged is None:
         raise StoreError("the refined data are gone", where=store.uri(refined.data.path), remedy="run again")
     if staged.path == refined.quarantined.path:
-        _copy(store, staged.path, refined.data.path)
+        _copy(store, staged, refined.data)
 
 
-def _copy(store: Store, source: str, target: str) -> None:
+def _copy(store: Store, source: File, target: File) -> None:
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        store.create(target, store.fetch(source, Path(folder)))
+        copied = put_file(store, store.fetch(source.path, Path(folder)), target.path)
+    if copied.sha256 != source.sha256:
+        raise StoreError(
+            "a stored object is damaged",
+            expected=f"sha256 {source.sha256}",
+            found=copied.sha256,
+            where=store.uri(target.path),
+            remedy="move it away and run again, and it is written anew",
+        )
 
 
-def _version(settings: Settings, manifest: Manifest, already: bool = False) -> Version:
+def _version(settings: Settings, committed: Committed) -> Version:
+    manifest = committed.manifest
     return Version(
         root=settings.publish.root,
         dataset=settings.dataset,
         number=manifest.number,
         digest=manifest.digest,
         parent=manifest.content["parent"],
-        already=already,
+        already=committed.already,
     )
 
 
@@ -155,12 +148,10 @@ def _body(
     report: Report,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Everything in the manifest but its number, parent and time."""
+    """Everything in the manifest that does not depend on its place in the history."""
     encoder = json.loads(store.read(backbone.file(SCALING).path))
     types = dict(snapshot.columns)
     return {
-        "format_version": FORMAT_VERSION,
-        "dataset": settings.dataset,
         "identity": identity(refined, backbone, settings),
         "files": [{**_plain(refined.data), "rows": snapshot.rows}],
         "content_digest": refined.digest,

@@ -69,7 +69,6 @@ def report(
         )
     )
     page = put_bytes(store, html.encode(), f"{settings.dataset}/evidence/{refined.attempt}/{key[:12]}/report.html")
-    page = page.model_copy(update={"sha256": store.sha256(page.path), "bytes": store.size(page.path)})
     uri = store.uri(page.path)
     create_link_artifact(key="report", link=f"file://{uri}" if store.local else uri, link_text="Report of the run")
     return Report(root=settings.publish.root, files=(page,))

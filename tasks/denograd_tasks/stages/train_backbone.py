@@ -5,14 +5,16 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
 
+from denograd_engine.errors import ServiceError
 from denograd_tasks.home import scratch
 from denograd_tasks.keys import StageKey, digest_of
-from denograd_tasks.models import PROGRAM, SCALING, encoder_json, weights_digest
+from denograd_tasks.models import PROGRAM, SCALING, encoder_json, require_weights, weights_digest
 from denograd_tasks.progress import listener
 from denograd_tasks.records import File, Snapshot, TrainedBackbone
 from denograd_tasks.roles import schema_of, training_of
@@ -52,6 +54,7 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
     Raises:
         DataError: If the data cannot be trained on.
         ServiceError: If the tracking server does not answer.
+        StoreError: If an earlier export of the same weights is damaged.
     """
     from denograd_engine.backbones import DEFAULTS
     from denograd_engine.training import train
@@ -71,35 +74,38 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
         )
     run_id = run.info.run_id
     try:
-        _log_parameters(server, run_id, settings, kind)
-        curve = _Curve(server, run_id, settings.backbone.training.epochs)
-        backbone = train(
-            frame, schema_of(frame, settings), kind, settings.backbone.arguments, training_of(settings), curve
-        )
-        curve.flush()
-        digest = weights_digest(backbone.module, backbone.encoder)
         with tracking_errors(uri):
+            _log_parameters(server, run_id, settings, kind)
+            curve = _Curve(server, run_id, settings.backbone.training.epochs)
+            backbone = train(
+                frame, schema_of(frame, settings), kind, settings.backbone.arguments, training_of(settings), curve
+            )
+            curve.flush()
+            digest = weights_digest(backbone.module, backbone.encoder)
             server.log_metric(run_id, "residual_scale", backbone.residual_scale)
             for target, skill in backbone.skill.items():
                 server.log_metric(run_id, f"skill/{_metric_name(target)}", skill)
             server.set_tag(run_id, "denograd.model", digest)
             model_uri, files = _log_model(server, uri, run_id, backbone, frame, settings, store, digest)
+            trained = TrainedBackbone(
+                root=settings.publish.root,
+                files=files,
+                kind=kind,
+                model_uri=model_uri,
+                run_id=run_id,
+                tracking_uri=uri,
+                digest=digest,
+                skill=dict(backbone.skill),
+                residual_scale=backbone.residual_scale,
+                history=tuple((one.epoch, one.train_loss, one.holdout_loss) for one in backbone.history),
+            )
+            require_weights(trained)
             server.set_terminated(run_id, "FINISHED")
     except BaseException:
-        server.set_terminated(run_id, "FAILED")
+        with suppress(ServiceError), tracking_errors(uri):
+            server.set_terminated(run_id, "FAILED")
         raise
-    return TrainedBackbone(
-        root=settings.publish.root,
-        files=files,
-        kind=kind,
-        model_uri=model_uri,
-        run_id=run_id,
-        tracking_uri=uri,
-        digest=digest,
-        skill=dict(backbone.skill),
-        residual_scale=backbone.residual_scale,
-        history=tuple((one.epoch, one.train_loss, one.holdout_loss) for one in backbone.history),
-    )
+    return trained
 
 
 class _Curve:
@@ -167,7 +173,8 @@ def _log_model(
     example, _ = problem.gather(problem.known[:2])
     with frozen(backbone.module, torch.device("cpu")) as module, torch.no_grad():
         signature = infer_signature(example.numpy(), module(example).numpy())
-        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+        mlflow.set_tracking_uri(uri)
+        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, nested=True):
             warnings.simplefilter("ignore")
             info = mlflow.pytorch.log_model(
                 module,
@@ -188,16 +195,10 @@ def _log_model(
             put_file(store, program, f"{folder_in_store}/{PROGRAM}"),
             put_bytes(store, scaling, f"{folder_in_store}/{SCALING}"),
         )
-    return f"models:/{settings.dataset}/{version}", _as_stored(store, files)
-
-
-def _as_stored(store: Store, files: tuple[File, ...]) -> tuple[File, ...]:
-    """The files as they are in the store: an earlier export of the same weights is kept."""
-    return tuple(
-        file.model_copy(update={"sha256": store.sha256(file.path), "bytes": store.size(file.path)}) for file in files
-    )
+    return f"models:/{settings.dataset}/{version}", files
 
 
 def _metric_name(column: str) -> str:
-    """MLflow allows letters, digits and a few signs in metric names."""
-    return "".join(sign if sign.isalnum() or sign in "_-. /" else "_" for sign in column)
+    """MLflow allows letters, digits and a few signs in metric names, up to 250, and no names like folders'."""
+    plain = "".join(sign if sign.isalnum() or sign in "_-. " else "_" for sign in column)[:200]
+    return plain if plain.strip(".") else "_"
