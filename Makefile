@@ -26,7 +26,7 @@ demo: $(READY) ## Clean a real table and a real series, and show what came out (
 	@$(BIN)/denograd demo $(if $(SEED),--seed $(SEED))
 
 test: $(READY) ## Run all tests
-	@$(BIN)/python -m pytest -n 2 -rs $(ARGS)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal -rs $(ARGS)
 
 check: $(READY) ## Lint, type-check and enforce the architecture
 	@$(BIN)/ruff check .

@@ -52,7 +52,8 @@ def lay_out(frame: pd.DataFrame, series: Series) -> Layout:
     clock = _clock(time)
     codes: NDArray[np.integer] = np.zeros(len(frame), dtype=np.int64)
     if series.entity:
-        codes = frame.groupby(list(series.entity), sort=False, dropna=False).ngroup().to_numpy(dtype=np.int64)
+        entities = frame[list(series.entity)].reset_index(drop=True)
+        codes = entities.groupby(list(series.entity), sort=False, dropna=False).ngroup().to_numpy(dtype=np.int64)
     order = np.argsort(codes, kind="stable").astype(np.int64)
     steps = np.diff(clock[order])
     same = np.diff(codes[order]) == 0

@@ -105,6 +105,6 @@ def _name_run(settings: Settings, snapshot: Snapshot) -> None:
         return
     tag = f"dataset:{settings.dataset}"
     with get_client(sync_client=True) as server:
-        server.update_flow_run(UUID(run_id), name=f"{settings.dataset}-{snapshot.digest[:8]}", tags=[tag])
+        server.update_flow_run(UUID(run_id), name=snapshot.run_name(settings.dataset), tags=[tag])
         if not os.environ.get("PREFECT_API_URL"):
             mark_crashed(server, tag, run_id)

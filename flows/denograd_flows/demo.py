@@ -40,6 +40,9 @@ columns:
 series:
   time: time
   window: 24
+backbone:
+  kind: lstm
+  arguments: {{hidden: 32}}
 seed: {seed}
 """
 

@@ -35,6 +35,8 @@ def prepare(verbose: bool) -> None:
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GX_ANALYTICS_ENABLED": "false",
+        # spinning threads make training many times slower as soon as another process wants a core
+        "OMP_WAIT_POLICY": "PASSIVE",
         OWNER: str(os.getpid()),
         **({} if verbose else quiet),
     }

@@ -72,6 +72,10 @@ class Snapshot(Record):
     rows: int
     columns: tuple[tuple[str, str], ...]
 
+    def run_name(self, dataset: str) -> str:
+        """What runs over this snapshot are called, in Prefect and in MLflow."""
+        return f"{dataset}-{self.digest[:8]}"
+
     def describe(self) -> str:
         return f"{self.rows:,} rows x {len(self.columns)} columns, digest {self.digest[:12]}"
 

@@ -7,27 +7,48 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from denograd_engine.errors import ConfigError
 from denograd_tasks.home import default_root, default_tracking_uri
+from denograd_tasks.settings_errors import config_error
 
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+
+def _one_step(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """One error for a union that pydantic would report once for each member."""
+    try:
+        return validate(given)
+    except ValidationError:
+        raise PydanticCustomError("step_length", "'auto', or a number above 0") from None
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Limit = float | None
+StepLength = Annotated[Literal["auto"] | Annotated[float, Field(gt=0)], WrapValidator(_one_step)]
+Pause = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) in (int, float) else given)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ColumnSettings(_Section):
     """Roles of the columns; those named nowhere get one by their type and values."""
 
-    target: Names = Field(description="The column or columns to predict; refined where continuous.")
+    target: Names = Field(min_length=1, description="The column or columns to predict; refined where continuous.")
     feature: Names = Field((), description="Measured columns to refine, whatever their values look like.")
     frozen: Names = Field((), description="Columns that the model sees and nothing changes.")
     ignored: Names = Field((), description="Columns that are carried along unseen.")
@@ -44,7 +65,7 @@ class SeriesSettings(_Section):
     window: int = Field(24, ge=1, description="Steps that the model sees.")
     future: int = Field(1, ge=1, description="Steps ahead that it predicts.")
     stride: int = Field(1, ge=1, description="Steps between neighbouring windows.")
-    max_gap: str | None = Field(None, description="Longest pause that does not break a series, such as 4D or 2h.")
+    max_gap: Pause | None = Field(None, description="Longest pause that does not break a series, such as 4D or 2h.")
 
 
 class TrainingSettings(_Section):
@@ -71,7 +92,7 @@ class RefineSettings(_Section):
 
     rule: Literal["denograd"] = Field("denograd", description="The refinement rule.")
     tau: float = Field(0.1, gt=0, description="The gate: rows with a smaller residual stay as they are.")
-    eta: Literal["auto"] | Annotated[float, Field(gt=0)] = Field("auto", description="Step length.")
+    eta: StepLength = Field("auto", description="Step length.")
     max_epochs: int = Field(100, ge=1, description="Steps of a row, at most.")
     refine_targets: bool = Field(True, description="Whether targets move as well.")
     batch_size: int | None = Field(None, ge=1, description="Default: chosen by the width of the data.")
@@ -91,6 +112,12 @@ class Bound(_Section):
     min: float | None = None
     max: float | None = None
     severity: Literal["error", "warning"] = "error"
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Bound:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise PydanticCustomError("no_room", "a min that is not above the max")
+        return self
 
 
 def _bound(**defaults: Any) -> Any:
@@ -128,13 +155,15 @@ class GateSettings(_Section):
 class PublishSettings(_Section):
     """Where versions go."""
 
-    root: str = Field(default_factory=default_root, description="A folder, or a URL such as s3://bucket/prefix.")
+    root: str = Field(
+        default_factory=default_root, min_length=1, description="A folder, or a URL such as s3://bucket/prefix."
+    )
 
 
 class TrackingSettings(_Section):
     """Where models are tracked."""
 
-    uri: str = Field(default_factory=default_tracking_uri, description="MLflow's tracking URI.")
+    uri: str = Field(default_factory=default_tracking_uri, min_length=1, description="MLflow's tracking URI.")
 
 
 class Settings(_Section):
@@ -143,7 +172,7 @@ class Settings(_Section):
     dataset: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$", description="Name of the published data set: lower case, digits, _ . -"
     )
-    source: str = Field(description="The data: a CSV, Parquet or Arrow file, or a folder of them.")
+    source: str = Field(min_length=1, description="The data: a CSV, Parquet or Arrow file, or a folder of them.")
     columns: ColumnSettings
     series: SeriesSettings | None = None
     backbone: BackboneSettings = BackboneSettings()
@@ -152,7 +181,7 @@ class Settings(_Section):
     gates: GateSettings = GateSettings()
     publish: PublishSettings = Field(default_factory=PublishSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
-    seed: int = Field(0, ge=0, description="Of everything random.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of everything random.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
 
     def with_paths_below(self, folder: Path) -> Settings:
@@ -165,6 +194,23 @@ class Settings(_Section):
         publish = self.publish.model_copy(update={"root": anchored(self.publish.root)})
         return self.model_copy(update={"source": anchored(self.source), "publish": publish})
 
+    def public(self) -> dict[str, Any]:
+        """Plain data that may be written down: credentials in addresses are left out."""
+        plain = self.model_dump(mode="json", exclude_none=True)
+        plain["source"] = without_credentials(self.source)
+        plain["publish"]["root"] = without_credentials(self.publish.root)
+        plain["tracking"]["uri"] = without_credentials(self.tracking.uri)
+        return plain
+
+
+def without_credentials(address: str) -> str:
+    """An address without the user and password in it.
+
+    >>> without_credentials("https://user:secret@mlflow.example:5000/x")
+    'https://mlflow.example:5000/x'
+    """
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
+
 
 def load_settings(path: str | Path) -> Settings:
     """Read a configuration file; relative paths in it are relative to its folder.
@@ -173,7 +219,7 @@ def load_settings(path: str | Path) -> Settings:
         ConfigError: If it cannot be read, or a key or value is wrong: names the key and the nearest valid one.
     """
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.error import YAMLError
 
     path = Path(path)
     try:
@@ -181,17 +227,17 @@ def load_settings(path: str | Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "the configuration cannot be read",
-            found=getattr(error, "strerror", None) or type(error).__name__,
+            found=getattr(error, "strerror", None) or "no text in UTF-8",
             where=str(path),
             remedy="write one with: denograd init DATA",
         ) from None
     try:
         plain = YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
+    except (YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-02-31 is a ValueError
+        mark = getattr(error, "problem_mark", None)
         raise ConfigError(
             "the configuration is not valid YAML",
-            found=error.problem,
+            found=str(getattr(error, "problem", None) or error).partition("\n")[0][:200],
             where=f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path),
         ) from None
     if not isinstance(plain, dict):
@@ -210,65 +256,4 @@ def parse_settings(plain: dict[str, Any], where: str = "settings") -> Settings:
     try:
         return Settings.model_validate(plain)
     except ValidationError as error:
-        raise _config_error(error, where) from None
-
-
-def _config_error(error: ValidationError, where: str) -> ConfigError:
-    problems = error.errors(include_url=False)
-    unknown = [one for one in problems if one["type"] == "extra_forbidden"]
-    first = (unknown or problems)[0]
-    path = ".".join(str(part) for part in first["loc"] if not _is_variant(part))
-    remedy = None
-    if first["type"] == "extra_forbidden":
-        problem = f"{path}: there is no such setting"
-        valid = _keys_beside(first["loc"])
-        near = get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else f"the keys here are: {', '.join(valid)}"
-        return ConfigError(problem, where=where, remedy=remedy)
-    if first["type"] == "missing":
-        return ConfigError(f"{path}: this setting is required", expected=_description(first["loc"]), where=where)
-    found = repr(first["input"])
-    more = len({tuple(one["loc"]) for one in problems}) - 1
-    return ConfigError(
-        f"{path}: {_sentence(first['msg'])}",
-        expected=_description(first["loc"]),
-        found=found if len(found) <= 80 else found[:77] + "...",
-        where=where + (f" (and {more} more)" if more > 0 else ""),
-        remedy=remedy,
-    )
-
-
-def _is_variant(part: int | str) -> bool:
-    """Whether pydantic named a member of a union rather than a key."""
-    return isinstance(part, str) and bool(
-        re.match(r"^(literal|constrained|function|tuple|float|str|int)\b.*[\[\(-]|^(float|str|int)$", part)
-    )
-
-
-def _sentence(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    section = _section(loc[:-1])
-    return list(section.model_fields) if section else []
-
-
-def _section(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = Settings
-    for part in loc:
-        field = model.model_fields.get(str(part)) if model else None
-        if field is None:
-            return None
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
-    return model
-
-
-def _description(loc: tuple[int | str, ...]) -> str | None:
-    for end in range(len(loc), 0, -1):
-        section = _section(loc[: end - 1])
-        field = section.model_fields.get(str(loc[end - 1])) if section else None
-        if field is not None:
-            return field.description
-    return None
+        raise config_error(error, Settings, where) from None

@@ -85,6 +85,8 @@ def open_source(source: str) -> ds.Dataset:
         repeated = re.search(r"multiple columns named (.+)$", str(error))
         if repeated:
             raise _repeated([repeated.group(1)], source) from None
+        if "duplicate field names" in str(error):
+            raise _repeated(_repeats(_names(files[0], kind)), source) from None
         raise unreadable(source, error) from None
     for file, schema in zip(files, schemas, strict=True):
         _require_names(file, schema, files[0], schemas[0])
@@ -154,7 +156,7 @@ def _format(kind: str) -> str | ds.CsvFileFormat:
 
 
 def _require_names(file: Path, schema: pa.Schema, first: Path, expected: pa.Schema) -> None:
-    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    repeated = _repeats(schema.names)
     if repeated:
         raise _repeated(repeated, str(file))
     absent = [name for name in expected.names if name not in schema.names]
@@ -169,6 +171,15 @@ def _require_names(file: Path, schema: pa.Schema, first: Path, expected: pa.Sche
             ),
             where=str(file),
         )
+
+
+def _names(file: Path, kind: str) -> list[str]:
+    schema: pa.Schema = pq.read_schema(file) if kind == "parquet" else pa.ipc.open_file(file).schema
+    return list(schema.names)
+
+
+def _repeats(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _repeated(names: list[str], source: str) -> SchemaError:

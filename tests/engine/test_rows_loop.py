@@ -229,6 +229,13 @@ class TestStatus:
         assert slope.sum() > 10
         pd.testing.assert_frame_equal(result.frame[slope], alone.frame[slope], rtol=1e-12)
 
+    def test_when_all_that_is_left_has_stalled_it_ends(self):
+        problem = plain_table()
+        backbone = fitted(problem.frame, problem.schema, linear([0.0, 0.0, 0.0], bias=9.0), standardise=False)
+        result = refine(problem.frame, backbone, Refining(eta=0.01, refine_targets=False, device="cpu"))
+        assert result.totals.status == {"stalled": 60}
+        assert result.totals.epochs == 1
+
     @pytest.mark.parametrize("eta", [0.01, "auto"])
     @pytest.mark.parametrize("hole", [float("nan"), float("inf")])
     def test_rows_where_the_backbone_fails_poison_nobody_else(self, eta, hole):

@@ -176,6 +176,10 @@ class TestMistakes:
         )
         assert error.remedy == "did you mean 'price_total'?"
 
+    def test_a_near_miss_may_differ_in_case(self):
+        error = self.refused(lambda: infer_schema(frame_of(Price=MEASURED), "PRICE"), "'PRICE'")
+        assert error.remedy == "did you mean 'Price'?"
+
     def test_an_absent_column_without_one(self):
         error = self.refused(lambda: infer_schema(frame_of(x=MEASURED), "y", frozen=["quantity"]), "columns.frozen")
         assert error.remedy == "use one of the columns found"

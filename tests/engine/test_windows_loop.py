@@ -179,6 +179,18 @@ class TestStatus:
         assert result.rows["residual_before"].iloc[first].isna().all()
         assert (result.rows["correction"].iloc[first] > 0).any()
 
+    def test_when_all_that_is_left_has_stalled_it_ends(self):
+        problem = mixed_series()
+        flat = linear(np.zeros_like(problem.weight), bias=9.0)
+        result = refine(
+            problem.frame,
+            fitted(problem.frame, problem.schema, flat),
+            Refining(eta=0.3, refine_targets=False, device="cpu"),
+        )
+        assert result.totals.status == {"stalled": 66, "skipped": 4}
+        assert result.totals.epochs == 1
+        pd.testing.assert_frame_equal(result.frame, problem.frame, check_exact=True)
+
     def test_a_window_where_the_backbone_fails_poisons_nobody_else(self):
         class Holed(nn.Module):
             def __init__(self, line):

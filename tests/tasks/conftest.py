@@ -1,8 +1,11 @@
 """A home folder and one Prefect API for the session; a publishing root on local disk and one on a real S3 server."""
 
+import gc
 import os
 import threading
 import uuid
+import warnings
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -32,11 +35,26 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prefect_api(home):
+    """A Prefect API, and results kept below the home folder."""
     from prefect.settings import PREFECT_HOME, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_HOME: home / "prefect"}):
+    with ExitStack() as stack:
+        with ignored_leaks():
+            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+            stack.enter_context(temporary_settings({PREFECT_HOME: home / "prefect"}))
         yield
+        with ignored_leaks():
+            stack.close()
+
+
+@contextmanager
+def ignored_leaks():
+    """While Prefect waits for its server to start or to stop, it leaves sockets to the garbage collector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _determinants(given: dict[str, object]) -> dict[str, object]:
-    snapshot, settings = given["snapshot"], given["settings"]
-    assert isinstance(snapshot, Snapshot)
-    assert isinstance(settings, Settings)
+def _determinants(given: dict[str, Any]) -> dict[str, Any]:
+    settings: Settings = given["settings"]
     return {
-        "snapshot": snapshot.digest,
+        "snapshot": given["snapshot"].digest,
         "dataset": settings.dataset,
         "root": settings.publish.root,
         **settings.model_dump(mode="json", include={"columns", "series", "input"}),

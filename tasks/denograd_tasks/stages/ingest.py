@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from prefect import task
 
 from denograd_tasks.home import scratch
@@ -44,6 +45,7 @@ def ingest(settings: Settings) -> Snapshot:
             rows, digest = write_parquet(read_batches(settings.source, dataset), dataset.schema, local)
         except pa.ArrowException as error:
             raise unreadable(settings.source, error) from None
+        schema = pq.read_schema(local)
         file = put_file(store, local, f"{settings.dataset}/snapshots/{digest}/part-00000.parquet", digest)
     return Snapshot(
         root=settings.publish.root,
@@ -51,5 +53,5 @@ def ingest(settings: Settings) -> Snapshot:
         digest=digest,
         source=settings.source,
         rows=rows,
-        columns=tuple((field.name, str(field.type)) for field in dataset.schema),
+        columns=tuple((field.name, str(field.type)) for field in schema),
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+import shutil
+import subprocess
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,7 +32,7 @@ from denograd_tasks.records import (
     Verdict,
     Version,
 )
-from denograd_tasks.settings import Settings
+from denograd_tasks.settings import Settings, without_credentials
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import put_bytes, put_file
 from denograd_tasks.tracking import tag_run
@@ -157,7 +159,7 @@ def _body(
         "content_digest": refined.digest,
         "schema": [{**column, "type": types[column["name"]]} for column in encoder["schema"]["columns"]],
         "source": {
-            "uri": snapshot.source,
+            "uri": without_credentials(snapshot.source),
             "snapshot": snapshot.digest,
             "files": [_plain(file) for file in snapshot.files],
         },
@@ -167,19 +169,19 @@ def _body(
             "digest": backbone.digest,
             "skill": backbone.skill,
             "residual_scale": backbone.residual_scale,
-            "tracking_uri": backbone.tracking_uri,
+            "tracking_uri": without_credentials(backbone.tracking_uri),
             "mlflow_run_id": backbone.run_id,
             "files": [_plain(file) for file in backbone.files],
         },
         "refinement": refined.totals,
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.public(),
         "input_checks": [gate.model_dump() for gate in checked.gates],
         "gates": [gate.model_dump() for gate in verdict.gates],
         "fidelity": verdict.fidelity,
         "evidence": [_plain(file) for file in (report.page, refined.rows, *verdict.files, *checked.files)],
         "report": report.page.path,
         "docs": verdict.docs,
-        "run": _run(),
+        "run": _run(settings, snapshot),
         "environment": _environment(),
     }
 
@@ -188,17 +190,16 @@ def _plain(file: File) -> dict[str, Any]:
     return file.model_dump()
 
 
-def _run() -> dict[str, Any]:
+def _run(settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
     from prefect.runtime import flow_run
 
     try:
         user: str | None = getpass.getuser()
     except (KeyError, OSError):
         user = None
-    deployment = flow_run.get_parent_flow_run_id() if not flow_run.get_id() else None
     return {
-        "flow_run_id": flow_run.get_id() or deployment,
-        "flow_run_name": flow_run.get_name(),
+        "flow_run_id": flow_run.get_id(),
+        "flow_run_name": snapshot.run_name(settings.dataset),
         "trigger": "schedule" if "auto-scheduled" in (flow_run.get_tags() or []) else "command",
         "user": user,
     }
@@ -211,4 +212,18 @@ def _environment() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": packages}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of this code, where it runs from a checkout."""
+    git, checkout = shutil.which("git"), Path(__file__).parents[3]
+    if git is None or not (checkout / ".git").exists() or not (checkout / "tasks" / "denograd_tasks").is_dir():
+        return None
+    asked = subprocess.run([git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None

@@ -110,13 +110,15 @@ def _data(
             GateRow(gate.name, gate.value, gate.bound, gate.severity, gate.passed, gate.meaning)
             for gate in verdict.gates
         ],
-        lineage=_lineage(snapshot, backbone, refined),
+        lineage=_lineage(settings.dataset, snapshot, backbone, refined),
         settings_yaml=_yaml(settings),
         truth=truth,
     )
 
 
-def _lineage(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refined) -> dict[str, dict[str, str]]:
+def _lineage(
+    dataset: str, snapshot: Snapshot, backbone: TrainedBackbone, refined: Refined
+) -> dict[str, dict[str, str]]:
     from prefect.runtime import flow_run
 
     return {
@@ -139,7 +141,7 @@ def _lineage(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refined) ->
             "epochs": str(refined.totals["epochs"]),
         },
         "Run": {
-            "Prefect flow run": f"{flow_run.get_name()} ({flow_run.get_id()})",
+            "Prefect flow run": f"{snapshot.run_name(dataset)} ({flow_run.get_id()})",
             "prefect-denograd": __version__,
         },
     }
@@ -153,5 +155,5 @@ def _yaml(settings: Settings) -> str:
     stream = StringIO()
     yaml = YAML()
     yaml.default_flow_style = False
-    yaml.dump(settings.model_dump(mode="json", exclude_none=True), stream)
+    yaml.dump(settings.public(), stream)
     return stream.getvalue()

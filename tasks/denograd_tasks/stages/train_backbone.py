@@ -7,9 +7,10 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
+from prefect.runtime import flow_run
 
 from denograd_engine.errors import ServiceError
 from denograd_tasks.home import scratch
@@ -30,12 +31,10 @@ if TYPE_CHECKING:
     from denograd_engine.training import Backbone, Epoch
 
 
-def _determinants(given: dict[str, object]) -> dict[str, object]:
-    snapshot, settings = given["snapshot"], given["settings"]
-    assert isinstance(snapshot, Snapshot)
-    assert isinstance(settings, Settings)
+def _determinants(given: dict[str, Any]) -> dict[str, Any]:
+    settings: Settings = given["settings"]
     return {
-        "snapshot": snapshot.digest,
+        "snapshot": given["snapshot"].digest,
         **settings.model_dump(mode="json", include={"dataset", "columns", "series", "backbone", "seed", "device"}),
         "tracking": settings.tracking.uri,
         "root": settings.publish.root,
@@ -69,8 +68,13 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
     with tracking_errors(uri):
         run = server.create_run(
             experiment,
-            run_name=f"{settings.dataset}-{snapshot.digest[:8]}",
-            tags={KEY_TAG: key, "denograd.snapshot": snapshot.digest, "denograd.dataset": settings.dataset},
+            run_name=snapshot.run_name(settings.dataset),
+            tags={
+                KEY_TAG: key,
+                "denograd.snapshot": snapshot.digest,
+                "denograd.dataset": settings.dataset,
+                "denograd.flow_run": str(flow_run.get_id()),
+            },
         )
     run_id = run.info.run_id
     try:
