@@ -59,11 +59,11 @@ class StageKey(CachePolicy):
 
 def lookup(task: Task[..., Any], parameters: dict[str, Any]) -> tuple[str, Record | None]:
     """The key under which a stage with these parameters is kept, and its record if there is an intact one."""
-    from prefect.results import ResultStore
+    from prefect.results import ResultStore, get_result_store
 
     policy = cast(StageKey, task.cache_policy)
     stem = f"{task.name}-{digest_of([__version__, policy.determinants(parameters)])}"
-    store = cast(ResultStore, ResultStore().update_for_task(task))
+    store = cast(ResultStore, get_result_store().update_for_task(task))
     attempt = 0
     while True:
         key = stem if not attempt else f"{stem}-{attempt}"

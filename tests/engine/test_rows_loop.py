@@ -194,6 +194,40 @@ class TestGate:
         assert (result.rows["correction"] > 0).tolist() == (result.rows["residual_before"].abs() > 0.2).tolist()
 
 
+class TestBounds:
+    @pytest.mark.parametrize("share", [0.0, 0.1, 2.0])
+    def test_cells_out_of_bounds_from_the_start_are_put_on_them_before_the_gate_is_asked(self, share, monkeypatch):
+        monkeypatch.setattr(rows_loop, "COMPACT_AT", share)
+        plain = plain_table(residual=np.zeros(60))
+        schema = infer_schema(plain.frame, "y", bounds={"x0": (-1, 1)})
+        backbone = fitted(plain.frame, schema, plain.backbone.module, standardise=False)
+        within = plain.frame.assign(x0=plain.frame["x0"].clip(-1, 1))
+        refining = Refining(eta=0.01, tau=0.05, max_epochs=300, device="cpu")
+        found, expected = (refine(frame, backbone, refining) for frame in (plain.frame, within))
+        beyond = within["x0"] != plain.frame["x0"]
+        assert 10 < beyond.sum() < 50
+        pd.testing.assert_frame_equal(found.frame, expected.frame, rtol=1e-12)
+        pd.testing.assert_series_equal(found.rows["iterations"], expected.rows["iterations"])
+        assert set(found.rows.loc[beyond, "status"]) == {"within_gate", "converged"}
+        assert set(found.rows.loc[~beyond, "status"]) == {"within_gate"}
+        assert (found.rows["residual_before"].abs() < 1e-12).all()
+        assert (found.rows["residual_after"].abs() <= 0.05).all()
+        assert found.rows["correction"].gt(0).tolist() == beyond.tolist()
+
+    def test_a_bounded_cell_stops_there_and_the_others_go_on(self):
+        plain = plain_table([1.0, 2.0], residual=np.full(60, 1.0))
+        low = plain.frame["x1"].min() - 0.01
+        schema = infer_schema(plain.frame, "y", bounds={"x1": (low, None)})
+        backbone = fitted(plain.frame, schema, plain.backbone.module, standardise=False)
+        result = refine(plain.frame, backbone, Refining(eta=0.01, tau=0.05, max_epochs=1000, device="cpu"))
+        assert result.frame["x1"].min() == low
+        assert result.totals.status == {"converged": 60}
+        at = plain.frame["x1"].idxmin()
+        free = (plain.frame - result.frame).drop(index=at)
+        np.testing.assert_allclose(free["x1"], 2 * free["x0"], rtol=1e-9)
+        assert plain.frame.loc[at, "x0"] - result.frame.loc[at, "x0"] > 2 * free["x0"].max()
+
+
 class TestStatus:
     def test_rows_without_their_target_are_skipped(self):
         problem = mixed_table(targets=2, missing=True)
@@ -254,6 +288,7 @@ class TestStatus:
         assert broken.sum() > 3
         assert (result.rows.loc[broken, "status"] == "stalled").all()
         pd.testing.assert_frame_equal(result.frame[broken], problem.frame[broken], check_exact=True)
+        assert result.totals.eta == pytest.approx(0.01 if eta == 0.01 else 0.2 / np.sqrt(1 + 4 + 0.25 + 1))
         alone = refined(problem, eta=result.totals.eta, tau=0.2, max_epochs=1)
         pd.testing.assert_frame_equal(result.frame[~broken], alone.frame[~broken], rtol=1e-12)
         pd.testing.assert_frame_equal(result.rows[~broken], alone.rows[~broken], rtol=1e-12)

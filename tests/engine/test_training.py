@@ -221,6 +221,8 @@ class TestHoldout:
         assert seen.max() < hidden.min()
         assert sorted([*fitted.tolist(), *held_out.tolist()]) == posed.known.tolist()
         assert len(held_out) == pytest.approx(share * len(posed.known), abs=4)
+        if len(set(times)) == len(times):
+            assert len(fitted) == int((1 - share) * len(posed.known))
 
     def test_that_leaves_nothing_to_train_on(self):
         frame, schema = learnable()

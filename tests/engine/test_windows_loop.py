@@ -210,6 +210,7 @@ class TestStatus:
             assert 1 < len(broken) < 10
             assert np.isfinite(result.totals.eta)
             assert (result.rows["status"].iloc[broken] == "stalled").all()
+            assert (result.rows["iterations"].iloc[broken] == 0).all()
             assert np.isfinite(result.frame[problem.schema.cells].to_numpy()).all()
             others = result.rows.drop(index=broken)
             assert others["residual_after"].isna().sum() == 4

@@ -48,9 +48,16 @@ def prefect_api(home):
             stack.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def leaks_end_with_their_module():
+    yield
+    with ignored_leaks():
+        pass
+
+
 @contextmanager
 def ignored_leaks():
-    """While Prefect waits for its server to start or to stop, it leaves sockets to the garbage collector."""
+    """Prefect leaves sockets of its clients to the garbage collector."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
