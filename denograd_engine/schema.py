@@ -7,7 +7,7 @@ never changed. Ignored columns are carried along unseen. Units stay the user's: 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -314,7 +314,7 @@ def _looks_like_an_identifier(name: str) -> bool:
 
 
 def _holds_unhashable(present: pd.Series[Any]) -> bool:
-    return present.dtype == object and any(isinstance(value, (list, dict, set)) for value in present.head(5))
+    return present.dtype == object and any(not isinstance(value, Hashable) for value in present.head(5))
 
 
 def _declared_column(inferred: Column, values: pd.Series[Any], role: Role) -> Column:

@@ -188,3 +188,41 @@ def test_the_flow_is_called_from_python_too(prefect_api: None, config: Callable[
     outcome = clean(load_settings(config()))
     assert outcome.status == "published"
     assert len(pd.read_parquet(outcome.path)) == outcome.rows == 400
+
+
+def test_the_run_can_be_followed_in_prefect_and_mlflow(denograd: Any, config: Callable[..., Path], home: Path) -> None:
+    from mlflow import MlflowClient
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
+
+    denograd("run", config(dataset="followed"))
+    manifest = denograd("show", "followed", "--json").json
+    run_id = manifest["run"]["flow_run_id"]
+    with get_client(sync_client=True) as server:
+        (run,) = server.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+        left = server.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id])))
+    assert run.name == f"followed-{manifest['source']['snapshot'][:8]}" == manifest["run"]["flow_run_name"]
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert {(one.key, one.type) for one in left} == {
+        ("refinement", "progress"),
+        ("gates", "table"),
+        ("report", "markdown"),
+    }
+
+    tracked = MlflowClient(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    training = tracked.get_run(manifest["model"]["mlflow_run_id"])
+    assert training.data.tags["denograd.snapshot"] == manifest["source"]["snapshot"]
+    assert training.data.tags["denograd.version"] == "followed@1"
+    assert training.data.tags["denograd.flow_run"] == run_id
+    champion = tracked.get_model_version_by_alias("followed", "champion")
+    assert champion.run_id == training.info.run_id
+    assert len(tracked.get_metric_history(training.info.run_id, "holdout_loss")) >= 5
+
+
+def test_credentials_are_not_written_down(denograd: Any, config: Callable[..., Path], tmp_path: Path) -> None:
+    from denograd_tasks.settings import load_settings
+
+    settings = load_settings(config(tracking={"uri": "https://me:secret@mlflow.example"}))
+    assert "secret" not in str(settings.public())
+    assert settings.public()["tracking"]["uri"] == "https://mlflow.example"

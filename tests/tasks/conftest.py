@@ -1,12 +1,17 @@
 """A home folder and one Prefect API for the session; a publishing root on local disk and one on a real S3 server."""
 
+import decimal
 import gc
 import os
 import threading
 import uuid
 import warnings
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 QUIET = {
@@ -14,7 +19,6 @@ QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
@@ -36,13 +40,14 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prefect_api(home):
     """A Prefect API, and results kept below the home folder."""
-    from prefect.settings import PREFECT_HOME, temporary_settings
+    from prefect.settings import PREFECT_HOME, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     with ExitStack() as stack:
         with ignored_leaks():
             stack.enter_context(prefect_test_harness(server_startup_timeout=120))
-            stack.enter_context(temporary_settings({PREFECT_HOME: home / "prefect"}))
+            ours = {PREFECT_HOME: home / "prefect", PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}
+            stack.enter_context(temporary_settings(ours))
         yield
         with ignored_leaks():
             stack.close()
@@ -123,3 +128,143 @@ def racing():
         return results
 
     return race
+
+
+SECRET = "Nobody-may-read-this"
+
+
+@pytest.fixture(scope="session")
+def clean(prefect_api):
+    """Runs every stage in one flow; returns the records and the state that each stage ended in, by name."""
+    import torch
+    from prefect import flow
+
+    from denograd_tasks import check_fidelity, check_input, ingest, publish, quarantine, refine, report, train_backbone
+
+    torch.set_num_threads(1)
+
+    def clean(settings):
+        states = {}
+
+        def run(stage, *arguments):
+            state = stage(*arguments, return_state=True)
+            states[stage.name] = state.name
+            return state.result()
+
+        @flow(name="stages")
+        def stages():
+            snapshot = run(ingest, settings)
+            checked = run(check_input, snapshot, settings)
+            backbone = run(train_backbone, snapshot, settings)
+            refined = run(refine, snapshot, backbone, settings)
+            verdict = run(check_fidelity, snapshot, backbone, refined, settings)
+            page = run(report, snapshot, backbone, refined, verdict, settings)
+            version = kept = None
+            if verdict.passed:
+                version = run(publish, snapshot, checked, backbone, refined, verdict, page, settings)
+            else:
+                kept = run(quarantine, refined, verdict, page, settings)
+            return SimpleNamespace(
+                settings=settings,
+                snapshot=snapshot,
+                checked=checked,
+                backbone=backbone,
+                refined=refined,
+                verdict=verdict,
+                page=page,
+                version=version,
+                kept=kept,
+            )
+
+        ran = stages()
+        ran.states = states
+        ran.reused = {name for name, state in states.items() if state == "Cached"}
+        return ran
+
+    return clean
+
+
+def make_table(rows=300, seed=0):
+    """A table with a learnable target, noise, gaps, and a column of every kind beside it."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(rows, 3))
+    y = x @ [1.0, -0.5, 0.25] + 0.2 * generator.normal(size=rows)
+    gaps = generator.random(rows) < 0.05
+    whole = np.round(1000 * x[:, 2]).astype(np.int32)
+    return pa.table(
+        {
+            "a": x[:, 0],
+            "b": pa.array(x[:, 1].astype(np.float32), mask=gaps),
+            "whole": pa.array(whole, mask=gaps[::-1]),
+            "site $<b>&": pa.array(generator.choice(["north", "south"], rows)).dictionary_encode(),
+            "rooms": pa.array(generator.integers(1, 5, rows), pa.int8()),
+            "flag": pa.array(generator.random(rows) < 0.5, mask=gaps),
+            "money": pa.array([decimal.Decimal(int(cents)) / 100 for cents in whole], pa.decimal128(12, 2)),
+            "when": pa.array(np.arange(rows) * 3600, pa.timestamp("s", "Europe/Vienna")),
+            "note": [f"{SECRET} {row}" for row in range(rows)],
+            "tags": [["x"] * (row % 3) for row in range(rows)],
+            "y": y,
+        }
+    )
+
+
+def make_series(steps=240, seed=0):
+    """Two interleaved series with a common wave."""
+    generator = np.random.default_rng(seed)
+    at = np.arange(steps)
+    parts = [
+        pa.table(
+            {
+                "entity": [name] * steps,
+                "time": pa.array(at * 3600, pa.timestamp("s")).cast(pa.timestamp("us")),
+                "wave": np.sin(at / 6 + phase) + 0.1 * generator.normal(size=steps),
+                "load": np.cos(at / 6 + phase) + 0.1 * generator.normal(size=steps),
+            }
+        )
+        for name, phase in (("east", 0.0), ("west", 1.0))
+    ]
+    return pa.concat_tables(parts).sort_by([("time", "ascending"), ("entity", "descending")])
+
+
+@pytest.fixture(scope="session")
+def make_settings(home, tmp_path_factory):
+    """Makes settings for a table written to a folder of its own, with changes; quick to train."""
+    from denograd_tasks.settings import Settings
+
+    def make_settings(table, folder=None, **changes):
+        folder = folder or tmp_path_factory.mktemp("run")
+        source = folder / "data.parquet"
+        if not source.exists():
+            pq.write_table(table, source)
+        plain = {
+            "dataset": "readings",
+            "source": str(source),
+            "columns": {"target": "y"},
+            "backbone": {"training": {"epochs": 12}},
+            "refine": {"max_epochs": 15},
+            "publish": {"root": str(folder / "published")},
+            "tracking": {"uri": f"sqlite:///{home}/mlflow/mlflow.db"},
+        }
+        return Settings.model_validate(plain | changes)
+
+    return make_settings
+
+
+@pytest.fixture(scope="session")
+def table_run(clean, make_settings):
+    """The small table, cleaned once for all tests, which must leave its folder as it is."""
+    return clean(make_settings(make_table()))
+
+
+@pytest.fixture(scope="session")
+def series_run(clean, make_settings):
+    """The small series, cleaned once for all tests, which must leave its folder as it is."""
+    return clean(
+        make_settings(
+            make_series(),
+            dataset="waves",
+            columns={"target": "load"},
+            series={"time": "time", "entity": "entity", "window": 8},
+            backbone={"arguments": {"hidden": 16}, "training": {"epochs": 8, "batch_size": 64}},
+        )
+    )
