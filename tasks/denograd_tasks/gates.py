@@ -96,8 +96,10 @@ def _gate(one: Measured, passed: bool) -> Gate:
 def _validate(title: str, measured: Sequence[Measured], docs: Path) -> dict[str, bool]:
     import great_expectations as gx
     import pandas as pd
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
 
-    context: Any = gx.get_context(mode="ephemeral")
+    nowhere_else = DataContextConfig(store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False))
+    context: Any = gx.get_context(mode="ephemeral", project_config=nowhere_else)
     context.variables.progress_bars = {"globally": False}
     suite = context.suites.add(gx.ExpectationSuite(name=title))
     for one in measured:

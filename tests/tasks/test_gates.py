@@ -161,3 +161,13 @@ def test_judging_twice_keeps_the_evidence_of_the_first_time(store):
     _, second = judge("fidelity", measured, store, "set/evidence")
     assert all(store.sha256(path) == digest for path, digest in before.items())
     assert all(store.holds(file.path, file.sha256) for file in (*first, *second))
+
+
+def test_nothing_is_left_beside_the_evidence(store, tmp_path, monkeypatch, home):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.chdir(temporary)
+    judge("fidelity", [Measured("swd", 0.1, maximum=0.15)], store, "set/evidence")
+    assert list(temporary.iterdir()) == []
+    assert [path for path in (home / "tmp").rglob("*") if path.is_file()] == []

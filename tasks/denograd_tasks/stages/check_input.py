@@ -76,7 +76,13 @@ def _measure(frame: pd.DataFrame, settings: Settings) -> list[Measured]:
             severity="warning",
             meaning="largest share of missing cells in a numeric column that is not frozen or ignored",
         ),
-        Measured("infinite_cells", infinite, maximum=0, meaning="infinite cells in numeric columns"),
+        Measured(
+            "infinite_cells",
+            infinite,
+            maximum=0,
+            severity="warning",
+            meaning="infinite cells in numeric columns; those that would be refined are refused",
+        ),
     ]
 
 
