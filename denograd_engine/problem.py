@@ -57,6 +57,10 @@ class Problem(ABC):
         """Inputs and targets of these items, shapes (items, *input_shape) and (items, T)."""
 
     @abstractmethod
+    def moves(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Which cells of these items' inputs and targets may move: 1 or 0, shaped like `gather`'s results."""
+
+    @abstractmethod
     def split(self, share: float, seed: int) -> tuple[Tensor, Tensor]:
         """Items to train on and items held out."""
 
@@ -73,6 +77,12 @@ class Rows(Problem):
         features = self.cells.shape[1] - len(self.target_at)
         cells = self.cells[items]
         return torch.cat([cells[:, :features], self.context[items]], dim=1), cells[:, features:]
+
+    def moves(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.cells.shape[1] - len(self.target_at)
+        movable = self.movable[items].to(self.cells.dtype)
+        still = movable.new_zeros(len(items), self.context.shape[1])
+        return torch.cat([movable[:, :features], still], dim=1), movable[:, features:]
 
     def split(self, share: float, seed: int) -> tuple[Tensor, Tensor]:
         """A random share of the rows is held out."""
@@ -102,6 +112,13 @@ class Series(Problem):
         x = torch.cat([self.cells[covered], self.context[covered]], dim=2)
         return x, self.cells[self.windows.predicted(starts)][:, list(self.target_at)]
 
+    def moves(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        starts = self.windows.starts[items]
+        movable = self.movable[self.windows.covered(starts)].to(self.cells.dtype)
+        still = movable.new_zeros(*movable.shape[:2], self.context.shape[1])
+        targets = self.movable[self.windows.predicted(starts)][:, list(self.target_at)]
+        return torch.cat([movable, still], dim=2), targets.to(self.cells.dtype)
+
     def split(self, share: float, seed: int) -> tuple[Tensor, Tensor]:
         """The windows that predict the last share of the time are held out."""
         predicted_at = self.clock[self.windows.predicted(self.windows.starts[self.known])]
@@ -110,12 +127,25 @@ class Series(Problem):
         return self.known[predicted_at < cut], self.known[predicted_at >= cut]
 
 
-def pose(frame: pd.DataFrame, encoder: Encoder, device: torch.device, dtype: torch.dtype) -> Problem:
+def pose(
+    frame: pd.DataFrame,
+    encoder: Encoder,
+    device: torch.device,
+    dtype: torch.dtype,
+    fewest: int = FEWEST_ITEMS,
+) -> Problem:
     """Encode a table or series for a backbone.
+
+    Args:
+        frame: The data, in the user's units.
+        encoder: The scaling.
+        device: Where the tensors go.
+        dtype: Of the tensors.
+        fewest: Rows or windows with a known target that are needed: `FEWEST_ITEMS` to train, 1 to refine.
 
     Raises:
         TimeAxisError: If the rows do not form series as the schema says.
-        TooFewRowsError: If fewer than `FEWEST_ITEMS` rows or windows have a known target.
+        TooFewRowsError: If fewer rows or windows than that have a known target.
     """
     schema = encoder.schema
     encoded = encoder.encode(frame, dtype=str(dtype).removeprefix("torch."))
@@ -134,11 +164,11 @@ def pose(frame: pd.DataFrame, encoder: Encoder, device: torch.device, dtype: tor
     labelled = present[:, list(target_at)].all(dim=1)
     if layout is None:
         known = labelled.nonzero().squeeze(1)
-        _require_enough(len(known), "rows", "with a known target")
+        _require_enough(len(known), fewest, "rows", "with a known target")
         return Rows(cells, context, movable, known, order, target_at)
     windows = _windows(layout, encoder, device)
     known = labelled[windows.predicted(windows.starts)].nonzero().squeeze(1)
-    _require_enough(len(known), "windows", "that predict a known target")
+    _require_enough(len(known), fewest, "windows", "that predict a known target")
     clock = torch.from_numpy(layout.clock).to(device)
     return Series(cells, context, movable, known, order, target_at, windows, clock)
 
@@ -149,11 +179,11 @@ def _windows(layout: Layout, encoder: Encoder, device: torch.device) -> Windows:
     return Windows(windows.starts.to(device), windows.steps, windows.width, windows.reach)
 
 
-def _require_enough(found: int, things: str, which: str) -> None:
-    if found < FEWEST_ITEMS:
+def _require_enough(found: int, fewest: int, things: str, which: str) -> None:
+    if found < fewest:
         raise TooFewRowsError(
-            f"there are too few {things} to train a model on",
-            expected=f"at least {FEWEST_ITEMS} {things} {which}",
+            f"there are too few {things} to {'train a model on' if fewest > 1 else 'refine'}",
+            expected=f"at least {fewest} {things} {which}",
             found=f"{found:,}",
             remedy="collect more data" if things == "rows" else "collect more data, or choose a shorter series.window",
         )

@@ -132,7 +132,7 @@ def refine(
     refining = refining or Refining()
     device = resolve_device(refining.device)
     encoder = backbone.encoder
-    problem = pose(frame, encoder, device, dtype_of(backbone.module))
+    problem = pose(frame, encoder, device, dtype_of(backbone.module), fewest=1)
     if not refining.refine_targets:
         problem.movable[:, list(problem.target_at)] = False
     stop = Stop(refining.deadline, cancelled, on_progress)
@@ -165,7 +165,7 @@ def _eta(module: nn.Module, problem: Problem, tau: float) -> float:
     norms = []
     for items in torch.split(probe, 512):
         x, y = problem.gather(items)
-        model, _ = linearise(module, x, y, 0.0, None, None)
+        model, _ = linearise(module, x, y, 0.0, *problem.moves(items))
         finite = model.residual.isfinite().all(dim=1)
         norms.append((model.square / model.residual.square().sum(dim=1).clamp_min(1e-30)).sqrt()[finite])
     usable = torch.cat(norms)

@@ -21,10 +21,7 @@ def refine_rows(module: nn.Module, problem: Rows, settings: Settings, stop: Stop
     items = problem.known
     count, features = len(items), problem.cells.shape[1] - len(problem.target_at)
     x, y = problem.gather(items)
-    movable = problem.movable[items]
-    context_moves = torch.zeros(count, x.shape[1] - features, dtype=torch.bool, device=x.device)
-    move_x = torch.cat([movable[:, :features], context_moves], dim=1).to(x.dtype)
-    move_y = movable[:, features:].to(y.dtype)
+    move_x, move_y = problem.moves(items)
     work = _WorkingSet(x.clone(), y.clone(), move_x, move_y, torch.arange(count, device=x.device))
     refine_y = bool(move_y.any())
     low, high = (None, None) if settings.limits is None else settings.limits

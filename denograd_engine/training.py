@@ -49,6 +49,19 @@ class Training:
     seed: int = 0
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"training.{name} must be at least 1", found=str(getattr(self, name)), where=f"training.{name}"
+                )
+        if not 0 < self.holdout < 1:
+            raise ConfigError(
+                "training.holdout must lie between 0 and 1", found=str(self.holdout), where="training.holdout"
+            )
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            raise ConfigError("training.learning_rate must be positive and training.weight_decay not negative")
+
 
 @dataclass(frozen=True)
 class Epoch:

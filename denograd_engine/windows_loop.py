@@ -37,8 +37,7 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
     live = _with_cells(problem, cells)
     visits = _visits(problem)
     refine_y = bool(problem.movable[:, targets].any())
-    movable = problem.movable.to(cells.dtype)
-    everything_moves = bool(problem.movable.all())
+    everything_moves = bool(problem.movable.all()) and not problem.context.shape[1]
 
     before = torch.zeros(len(items), len(targets), dtype=cells.dtype, device=device)
     last = torch.zeros_like(before)
@@ -53,13 +52,8 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
                 interrupted = True
                 break
             starts = windows.starts[items[at]]
-            covered, predicted = windows.covered(starts), windows.predicted(starts)
             x, y = live.gather(items[at])
-            move_x = None
-            if not everything_moves or problem.context.shape[1]:
-                move_x = torch.zeros_like(x)
-                move_x[:, :, :width] = movable[covered]
-            move_y = None if everything_moves else movable[predicted][:, targets]
+            move_x, move_y = (None, None) if everything_moves else problem.moves(items[at])
             model, outside[at] = linearise(module, x, y, settings.tau, move_x, move_y, refine_y)
             factor = settings.rule.factor(model)
             steps = model.gradient_x[:, :, :width] * factor[:, None, None]
@@ -67,7 +61,7 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
             if model.gradient_y is not None:
                 predictions = torch.zeros(len(at), width, dtype=cells.dtype, device=device)
                 predictions[:, targets] = model.gradient_y * factor[:, None]
-                pull.index_add_(0, predicted, predictions)
+                pull.index_add_(0, windows.predicted(starts), predictions)
             if epochs == 0:
                 before[at] = model.residual
             crossed[at] = (model.residual * last[at] < 0).any(dim=1) & outside[at]

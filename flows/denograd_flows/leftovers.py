@@ -69,7 +69,7 @@ def end_orphaned_servers() -> int:
     """End temporary Prefect servers of this home whose starter is gone; returns how many."""
     import psutil
 
-    ended = 0
+    ended: list[psutil.Process] = []
     for process in psutil.process_iter(["cmdline"]):
         try:
             if not any("prefect.server.api.server" in part for part in process.info["cmdline"] or []):
@@ -81,5 +81,6 @@ def end_orphaned_servers() -> int:
         ours = environment.get("PREFECT_HOME") == os.environ.get("PREFECT_HOME")
         if ours and owner.isdigit() and not psutil.pid_exists(int(owner)):
             process.terminate()
-            ended += 1
-    return ended
+            ended.append(process)
+    psutil.wait_procs(ended, timeout=30)  # one that was creating its database finishes that first
+    return len(ended)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from denograd_engine.errors import ServiceError
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 KEY_TAG = "denograd.key"
+SQLITE = "sqlite:///"
 RETRIES = "4"
 """Of a request to a server that does not answer, half a minute in all; MLflow's own default is four minutes."""
 
@@ -32,7 +36,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         raise ServiceError(
             "the MLflow tracking server does not answer as it should",
-            found=str(error).splitlines()[0][:200],
+            found=str(error).splitlines()[0][:400],
             where=uri,
             remedy="check tracking.uri, and that the server is up",
         ) from error
@@ -51,11 +55,47 @@ def client(uri: str) -> MlflowClient:
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(uri)
         with tracking_errors(uri):
+            if uri.startswith(SQLITE):
+                _create_whole(Path(uri.removeprefix(SQLITE)))
             made = mlflow.MlflowClient(uri)
             made.search_experiments(max_results=1)
     return made
+
+
+@contextmanager
+def fluent(uri: str) -> Iterator[None]:
+    """MLflow's module-level functions talk to this server, until the end of the block."""
+    import mlflow
+
+    before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # sets the variable as well, which our defaults obey
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
+
+
+def _create_whole(database: Path) -> None:
+    """Create MLflow's tables beside the database and move them into place: a run killed meanwhile leaves none."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    if database.exists():
+        return
+    for left in database.parent.glob(".new-*"):
+        if not psutil.pid_exists(int(left.name.removeprefix(".new-"))):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = database.parent / f".new-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    fresh = folder / database.name
+    store = SqlAlchemyStore(f"{SQLITE}{fresh}", (database.parent / "artifacts").absolute().as_uri())
+    store.engine.dispose()
+    with suppress(FileExistsError):  # another process was first
+        os.link(fresh, database)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_folder(folder: Path, uri: str) -> None:

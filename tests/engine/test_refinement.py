@@ -336,12 +336,13 @@ class TestSettings:
 
 
 class TestFramesThatDoNotFit:
-    def test_too_few_rows(self):
+    def test_a_few_rows_are_enough_to_refine_and_none_are_not(self):
         problem = mixed_table()
-        with pytest.raises(TooFewRowsError) as caught:
-            refine(problem.frame.head(49), problem.backbone, CPU)
-        assert caught.value.found == "49"
-        assert caught.value.expected == "at least 50 rows with a known target"
+        assert len(refine(problem.frame.head(3), problem.backbone, CPU).frame) == 3
+        with pytest.raises(TooFewRowsError, match="too few rows to refine") as caught:
+            refine(problem.frame.head(0), problem.backbone, CPU)
+        assert caught.value.found == "0"
+        assert caught.value.expected == "at least 1 rows with a known target"
 
     def test_a_column_that_is_gone(self):
         problem = mixed_table()

@@ -227,8 +227,16 @@ class TestHoldout:
     def test_that_leaves_nothing_to_train_on(self):
         frame, schema = learnable()
         with pytest.raises(TooFewRowsError, match="leaves nothing to train on") as caught:
-            train(frame, schema, training=Training(holdout=1.0, device="cpu"))
+            train(frame, schema, training=Training(holdout=0.9999, device="cpu"))
         assert caught.value.where == "backbone.training.holdout"
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"holdout": 1.0}, {"holdout": 0.0}, {"epochs": 0}, {"batch_size": 0}, {"patience": 0}, {"learning_rate": 0.0}],
+    )
+    def test_impossible_settings_are_refused(self, wrong):
+        with pytest.raises(ConfigError, match="training"):
+            Training(**wrong)
 
 
 class TestInputErrors:

@@ -240,9 +240,9 @@ def make_settings(home, tmp_path_factory):
             "dataset": "readings",
             "source": str(source),
             "columns": {"target": "y"},
-            "backbone": {"training": {"epochs": 12}},
+            "backbone": {"training": {"epochs": 15, "batch_size": 32}},
             "refine": {"max_epochs": 15},
-            "publish": {"root": str(folder / "published")},
+            "publish": {"root": str(folder / "published data")},
             "tracking": {"uri": f"sqlite:///{home}/mlflow/mlflow.db"},
         }
         return Settings.model_validate(plain | changes)

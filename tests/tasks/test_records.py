@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import sqlite3
 
 import pytest
 from pydantic import ValidationError
@@ -189,7 +188,3 @@ def test_records_refuse_unknown_fields_and_changes(refined):
         Refined.model_validate({**refined.model_dump(), "frame": [1, 2]})
     with pytest.raises(ValidationError, match="frozen"):
         refined.attempt = "2"
-
-
-def test_records_hold_no_connections(refined):
-    assert not any(isinstance(value, sqlite3.Connection | Store) for value in refined.__dict__.values())

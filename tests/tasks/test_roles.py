@@ -96,5 +96,4 @@ def test_every_refinement_setting_arrives():
 def test_defaults_are_the_engines():
     assert training_of(settings()) == Training()
     assert refining_of(settings()) == Refining()
-    assert schema_of.__module__ != Series.__module__
     assert Series("t") == Series(**settings(series={"time": "t"}).series.model_dump())

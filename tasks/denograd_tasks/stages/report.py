@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -70,7 +71,8 @@ def report(
     )
     page = put_bytes(store, html.encode(), f"{settings.dataset}/evidence/{refined.attempt}/{key[:12]}/report.html")
     uri = store.uri(page.path)
-    create_link_artifact(key="report", link=f"file://{uri}" if store.local else uri, link_text="Report of the run")
+    link = Path(uri).as_uri() if store.local else uri
+    create_link_artifact(key="report", link=link, link_text="Report of the run")
     return Report(root=settings.publish.root, files=(page,))
 
 

@@ -22,7 +22,7 @@ from denograd_tasks.roles import schema_of, training_of
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import put_bytes, put_file, read_table, to_frame
-from denograd_tasks.tracking import KEY_TAG, client, end_leftovers, experiment_of, register, tracking_errors
+from denograd_tasks.tracking import KEY_TAG, client, end_leftovers, experiment_of, fluent, register, tracking_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,8 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
             for target, skill in backbone.skill.items():
                 server.log_metric(run_id, f"skill/{_metric_name(target)}", skill)
             server.set_tag(run_id, "denograd.model", digest)
-            model_uri, files = _log_model(server, uri, run_id, backbone, frame, settings, store, digest)
+            with fluent(uri):
+                model_uri, files = _log_model(server, uri, run_id, backbone, frame, settings, store, digest)
             trained = TrainedBackbone(
                 root=settings.publish.root,
                 files=files,
@@ -177,7 +178,6 @@ def _log_model(
     example, _ = problem.gather(problem.known[:2])
     with frozen(backbone.module, torch.device("cpu")) as module, torch.no_grad():
         signature = infer_signature(example.numpy(), module(example).numpy())
-        mlflow.set_tracking_uri(uri)
         with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, nested=True):
             warnings.simplefilter("ignore")
             info = mlflow.pytorch.log_model(
