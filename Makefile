@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 export PYTHONWARNINGS ?=
 export DO_NOT_TRACK ?= true
@@ -26,7 +26,7 @@ demo: $(READY) ## Clean a real table and a real series, and show what came out (
 	@$(BIN)/denograd demo $(if $(SEED),--seed $(SEED))
 
 test: $(READY) ## Run all tests
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal -rs $(ARGS)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs $(ARGS)
 
 check: $(READY) ## Lint, type-check and enforce the architecture
 	@$(BIN)/ruff check .

@@ -7,6 +7,8 @@ that is also an input channel is one variable, and both its roles enter the same
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -34,7 +36,7 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
     cells = problem.cells.clone()
     if settings.limits is not None:
         cells.copy_(torch.where(problem.movable, cells.clamp(*settings.limits), cells))
-    live = _with_cells(problem, cells)
+    live = replace(problem, cells=cells)
     visits = _visits(problem)
     refine_y = bool(problem.movable[:, targets].any())
     everything_moves = bool(problem.movable.all()) and not problem.context.shape[1]
@@ -85,19 +87,6 @@ def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop:
         before = residuals(module, problem, items, settings.batch_size)
     status = final_status(iterations, before, after, crossed, stalled, settings.tau, interrupted)
     return Outcome(cells - problem.cells, items, status, iterations, before, after, epochs, interrupted)
-
-
-def _with_cells(problem: Series, cells: torch.Tensor) -> Series:
-    return Series(
-        cells,
-        problem.context,
-        problem.movable,
-        problem.known,
-        problem.order,
-        problem.target_at,
-        problem.windows,
-        problem.clock,
-    )
 
 
 def _visits(problem: Series) -> torch.Tensor:

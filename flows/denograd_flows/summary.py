@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +140,8 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
 
 def print_farewell(outcomes: Sequence[Outcome], console: Console) -> None:
     """After the demonstration: where to look next."""
-    console.print("Look at the reports in a browser:", highlight=False)
+    command = "denograd" if shutil.which("denograd") else short(sys.argv[0])
+    console.print("\nLook at the reports in a browser:", highlight=False)
     for outcome in outcomes:
         console.print(f"  {short(outcome.report)}", highlight=False, soft_wrap=True)
-    console.print("Then try your own data: denograd init DATA", highlight=False)
+    console.print(f"Then try your own data: {command} init DATA", highlight=False)

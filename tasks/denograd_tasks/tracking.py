@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 KEY_TAG = "denograd.key"
 SQLITE = "sqlite:///"
+_CONNECTING = threading.Lock()
+"""MLflow cannot create a database from two threads at once."""
 RETRIES = "4"
 """Of a request to a server that does not answer, half a minute in all; MLflow's own default is four minutes."""
 
@@ -42,9 +45,14 @@ def tracking_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
-@cache
 def client(uri: str) -> MlflowClient:
     """A client for this server; an SQLite store's folder is created first."""
+    with _CONNECTING:
+        return _connect(uri)
+
+
+@cache
+def _connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     if uri.startswith("sqlite:///"):

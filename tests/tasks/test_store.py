@@ -149,8 +149,8 @@ def create_each(root, writer, rounds, go):
     return [store.create(f"race/{number}", b"%d" % writer * 1000) for number in range(rounds)]
 
 
-def test_of_many_racing_processes_exactly_one_creates(root):
-    rounds, writers = 25, 4
+def test_of_many_racing_processes_exactly_one_creates(tmp_path):
+    root, rounds, writers = str(tmp_path), 25, 4
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, context.Pool(writers) as pool:
         go = manager.Barrier(writers)

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -126,6 +128,22 @@ def test_a_folder_with_spaces_and_signs_holds_a_store(tmp_path):
     assert found.read_text() == "text"
 
 
+def test_threads_that_open_a_new_store_at_once_find_it_whole(tmp_path, racing):
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    found = racing(lambda at: [one.name for one in client(uri).search_experiments()], 6)
+    assert found == [["Default"]] * 6
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"mlflow.db"}
+
+
+def test_a_database_that_a_killed_process_left_half_made_is_removed(tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = tmp_path / f".new-{int(gone.stdout)}"
+    left.mkdir()
+    (left / "mlflow.db").write_bytes(b"half")
+    client(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db"}
+
+
 def test_an_experiment_is_made_once(uri):
     assert experiment_of(uri, "one-of-many") == experiment_of(uri, "one-of-many")
     assert experiment_of(uri, "another") != experiment_of(uri, "one-of-many")
@@ -239,9 +257,9 @@ def test_a_server_that_is_no_tracking_server_is_named(status, monkeypatch):
     assert str(status) in caught.value.found
 
 
-def test_requests_to_a_server_that_is_away_end_within_a_minute(monkeypatch, uri):
+def test_requests_to_a_server_that_is_away_end_within_a_minute(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    client.__wrapped__(uri)
+    client(f"sqlite:///{tmp_path}/m.db")
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
     waits = [MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.get() * 2**at for at in range(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())]
@@ -283,6 +301,6 @@ def test_mlflow_is_lent_and_given_back(uri, monkeypatch):
 
 def test_asking_a_store_leaves_the_users_own_alone(uri, tmp_path):
     before = mlflow.get_tracking_uri()
-    client.__wrapped__(f"sqlite:///{tmp_path}/m.db")
+    client(f"sqlite:///{tmp_path}/m.db")
     assert mlflow.get_tracking_uri() == before
     assert "MLFLOW_TRACKING_URI" not in os.environ
