@@ -42,6 +42,7 @@ lock: ## Renew constraints.txt
 	@.bench/lock/bin/uv pip compile --universal --python-version 3.11 --all-extras --upgrade --quiet \
 		--no-annotate --no-header pyproject.toml -o .bench/lock/constraints.txt
 	@{ head -1 constraints.txt; cat .bench/lock/constraints.txt; } > .bench/lock/new && mv .bench/lock/new constraints.txt
+	@infra/check_lock.sh
 
 wheel: $(READY) ## Build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .

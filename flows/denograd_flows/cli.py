@@ -98,7 +98,7 @@ def run(
     """Clean the data and publish the next version, if every gate passes."""
     with _shell(as_json, verbose) as shell:
         from denograd_tasks.settings import load_settings
-        from denograd_tasks.tables import source_files
+        from denograd_tasks.sources import source_files
 
         settings = load_settings(config)
         source_files(settings.source)

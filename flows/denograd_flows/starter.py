@@ -82,7 +82,8 @@ def write_starter(
 def _head(source: str) -> tuple[pd.DataFrame, int]:
     import pyarrow as pa
 
-    from denograd_tasks.tables import open_source, to_frame, unreadable
+    from denograd_tasks.sources import open_source, unreadable
+    from denograd_tasks.tables import to_frame
 
     dataset = open_source(source)
     try:

@@ -52,7 +52,7 @@ class StageKey(CachePolicy):
         """The first key in line that is free or holds an intact record; None for inputs that the stage will refuse."""
         try:
             key, _ = lookup(cast("Task[..., Any]", task_ctx.task), inputs)
-        except DenogradError:
+        except (DenogradError, OSError):
             return None
         return key
 

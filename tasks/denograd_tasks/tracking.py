@@ -24,6 +24,8 @@ KEY_TAG = "denograd.key"
 SQLITE = "sqlite:///"
 _CONNECTING = threading.Lock()
 """MLflow cannot create a database from two threads at once."""
+_LENT = threading.RLock()
+"""Its module-level functions have one server for all threads."""
 RETRIES = "4"
 """Of a request to a server that does not answer, half a minute in all; MLflow's own default is four minutes."""
 
@@ -76,15 +78,16 @@ def fluent(uri: str) -> Iterator[None]:
     """MLflow's module-level functions talk to this server, until the end of the block."""
     import mlflow
 
-    before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)  # sets the variable as well, which our defaults obey
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-        if variable is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = variable
+    with _LENT:
+        before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)  # sets the variable as well, which our defaults obey
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+            if variable is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
 def _create_whole(database: Path) -> None:

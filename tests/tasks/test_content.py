@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denograd_tasks.content import ContentDigest, content_digest
-from denograd_tasks.tables import open_source, write_parquet
+from denograd_tasks.sources import open_source
+from denograd_tasks.tables import write_parquet
 
 DAY = dt.date(2024, 2, 29)
 NOON = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)

@@ -429,6 +429,18 @@ def test_two_tracking_stores_in_one_process_are_kept_apart(cleaned_small, tmp_pa
     assert default_tracking_uri() == default
 
 
+def test_threads_that_train_at_once_are_kept_apart(cleaned_small, tmp_path, racing):
+    given = [
+        again(cleaned_small, dataset=f"thread-{at}", tracking={"uri": f"sqlite:///{tmp_path}/{at % 2}/mlflow.db"})
+        for at in range(3)
+    ]
+    trained = racing(lambda at: train_backbone.fn(cleaned_small.snapshot, given[at]), len(given))
+    for settings, one in zip(given, trained, strict=True):
+        assert run_exists(settings.tracking.uri, one.run_id)
+        champion = client(settings.tracking.uri).get_model_version_by_alias(settings.dataset, "champion")
+        assert champion.run_id == one.run_id
+
+
 def test_a_run_of_the_users_own_stays_open(cleaned_small, tmp_path):
     from denograd_tasks.tracking import fluent
 

@@ -13,8 +13,9 @@ from denograd_tasks.home import scratch
 from denograd_tasks.keys import StageKey
 from denograd_tasks.records import Snapshot
 from denograd_tasks.settings import Settings
+from denograd_tasks.sources import fingerprint, open_source, read_batches, unreadable
 from denograd_tasks.store import open_store
-from denograd_tasks.tables import fingerprint, open_source, put_file, read_batches, unreadable, write_parquet
+from denograd_tasks.tables import put_file, write_parquet
 
 
 @task(
