@@ -1,12 +1,30 @@
-"""The order of the tests: the longest files first, so that parallel workers end together."""
+"""One Prefect API for a whole session, and the order of the tests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+
 import pytest
+from support import ignored_leaks
 
 LONGEST = ("test_interruptions.py", "test_installation.py", "test_demo.py", "test_command.py")
+"""Files that come first, so that parallel workers end together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A temporary Prefect API with a database of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with ExitStack() as stack:
+        with ignored_leaks():
+            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
+        yield
+        with ignored_leaks():
+            stack.close()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +42,12 @@ def clean_environment(home: Path) -> dict[str, str]:
         if not name.startswith(("PREFECT", "MLFLOW", "DENOGRAD", "PYTEST", "COV_"))
     }
     return kept | {"DENOGRAD_HOME": str(home)}
+
+
+@contextmanager
+def ignored_leaks() -> Iterator[None]:
+    """Prefect leaves sockets of its clients to the garbage collector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()

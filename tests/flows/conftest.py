@@ -1,11 +1,11 @@
-"""One Prefect API for all flow tests of a session, a fresh home for each test, and the command called two ways."""
+"""A fresh home for each flow test, and the command called two ways."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,6 @@ class Ran:
         return json.loads(self.out)
 
 
-@pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh home folder, and a working folder beside it."""
@@ -48,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def denograd(home: Path, prefect_api: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+def denograd(home: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """The command, called in this process against the session's Prefect API."""
     from typer.testing import CliRunner
 

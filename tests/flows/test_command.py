@@ -181,7 +181,7 @@ def test_version(denograd: Any) -> None:
     assert denograd("--version").out.strip() == __version__
 
 
-def test_the_flow_is_called_from_python_too(prefect_api: None, config: Callable[..., Path], home: Path) -> None:
+def test_the_flow_is_called_from_python_too(prefect_server: None, config: Callable[..., Path], home: Path) -> None:
     from denograd_flows import clean
     from denograd_tasks import load_settings
 

@@ -1,18 +1,16 @@
 """A home folder and one Prefect API for the session; a publishing root on local disk and one on a real S3 server."""
 
 import decimal
-import gc
 import os
 import threading
 import uuid
-import warnings
-from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support import ignored_leaks
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -38,19 +36,12 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def prefect_api(home):
-    """A Prefect API, and results kept below the home folder."""
+def prefect_api(home, prefect_server):
+    """The session's Prefect API, with results kept below the home folder."""
     from prefect.settings import PREFECT_HOME, PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
 
-    with ExitStack() as stack:
-        with ignored_leaks():
-            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
-            ours = {PREFECT_HOME: home / "prefect", PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}
-            stack.enter_context(temporary_settings(ours))
+    with temporary_settings({PREFECT_HOME: home / "prefect", PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore"}):
         yield
-        with ignored_leaks():
-            stack.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,15 +49,6 @@ def leaks_end_with_their_module():
     yield
     with ignored_leaks():
         pass
-
-
-@contextmanager
-def ignored_leaks():
-    """Prefect leaves sockets of its clients to the garbage collector."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
 
 
 @pytest.fixture(scope="session")
