@@ -39,7 +39,7 @@ class LiveView:
     def __enter__(self) -> LiveView:
         if self.console.is_terminal:
             self.live.start()
-        self._begin("Start")
+        self._begin("Start Prefect")
         return self
 
     def __exit__(
