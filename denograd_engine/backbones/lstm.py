@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from denograd_engine.errors import ConfigError
+from denograd_engine.backbones.arguments import require_dropout, require_positive
+from denograd_engine.backbones.shapes import series_shape
 
 
 class LSTM(nn.Module):
@@ -27,15 +28,10 @@ class LSTM(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 2:
-            raise ConfigError(
-                "backbone 'lstm' reads series, and these data are a table",
-                where="backbone.kind",
-                remedy="choose 'mlp', or declare the time axis under series",
-            )
-        self.recurrent = nn.LSTM(
-            input_shape[1], hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
-        )
+        _, columns = series_shape("lstm", input_shape)
+        require_positive(hidden=hidden, layers=layers)
+        require_dropout(dropout)
+        self.recurrent = nn.LSTM(columns, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, outputs)
 

@@ -1,0 +1,44 @@
+"""A gated recurrent unit that reads a window and predicts from its last state."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from denograd_engine.backbones.arguments import require_dropout, require_positive
+from denograd_engine.backbones.shapes import series_shape
+
+
+class GRU(nn.Module):
+    """Stacked GRU layers and a linear head on the last step's state (Cho et al. 2014).
+
+    Three gates' weights where an LSTM has four: quicker, and no worse on short windows.
+
+    Args:
+        input_shape: (window, columns).
+        outputs: Number of targets.
+        hidden: Width of the state.
+        layers: Number of stacked layers.
+        dropout: Share dropped between layers and before the head while training.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        outputs: int,
+        hidden: int = 64,
+        layers: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        _, columns = series_shape("gru", input_shape)
+        require_positive(hidden=hidden, layers=layers)
+        require_dropout(dropout)
+        self.recurrent = nn.GRU(columns, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map windows of shape (items, window, columns) to (items, outputs)."""
+        states, _ = self.recurrent(x)
+        predicted: Tensor = self.head(self.dropout(states[:, -1]))
+        return predicted
