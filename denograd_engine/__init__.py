@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from denograd_engine.columns import Column as Column
+    from denograd_engine.columns import Role as Role
     from denograd_engine.compat import DenoGrad as DenoGrad
     from denograd_engine.evaluate import Recovery as Recovery
     from denograd_engine.evaluate import recovery as recovery
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from denograd_engine.refinement import Refinement as Refinement
     from denograd_engine.refinement import Refining as Refining
     from denograd_engine.refinement import refine as refine
-    from denograd_engine.schema import Column as Column
-    from denograd_engine.schema import Role as Role
     from denograd_engine.schema import Schema as Schema
     from denograd_engine.schema import Series as Series
     from denograd_engine.schema import infer_schema as infer_schema
@@ -37,14 +37,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Backbone": "training",
-    "Column": "schema",
+    "Column": "columns",
     "DenoGrad": "compat",
     "Encoder": "frames",
     "Fidelity": "fidelity",
     "Recovery": "evaluate",
     "Refinement": "refinement",
     "Refining": "refinement",
-    "Role": "schema",
+    "Role": "columns",
     "Schema": "schema",
     "Series": "schema",
     "Training": "training",

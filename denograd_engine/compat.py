@@ -271,7 +271,7 @@ def _windows(steps: int, width: int | None, future: int, stride: int) -> Windows
             found=f"{steps:,}",
             where="X",
         )
-    return Windows(torch.arange(0, steps - width - future + 1, stride), steps, width, width + future - 1)
+    return Windows(torch.arange(0, steps - width - future + 1, stride), steps, width, (width + future - 1,))
 
 
 def _require(value: int, name: str, at_least: int) -> None:

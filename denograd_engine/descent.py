@@ -1,17 +1,21 @@
-"""What the two refinement loops share: the gate, the linearised model, when to stop, how an item ended."""
+"""What the rules and loops share: settings, when to stop, how an item ended."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from denograd_engine.criteria import Criterion
 from denograd_engine.problem import Problem
-from denograd_engine.rules import Linearised, Rule
+
+if TYPE_CHECKING:
+    from denograd_engine.smoothing import Smoother
 
 
 class Status(IntEnum):
@@ -20,7 +24,7 @@ class Status(IntEnum):
     WITHIN_GATE = 0
     """The residual was within tau from the start: nothing moved on its account."""
     CONVERGED = 1
-    """The residual came within tau."""
+    """The residual came within tau; for `proximal`, the objective reached its minimum."""
     OSCILLATING = 2
     """The residual jumps across the gate: eta is too long for it."""
     MAX_EPOCHS = 3
@@ -39,56 +43,79 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a running refinement stands."""
+    """Where a running refinement stands.
 
-    epoch: int
-    max_epochs: int
+    Attributes:
+        share: Of the work, at most 1: rows that are done, or epochs where all windows go together.
+        active: Items that are not within the gate yet, as far as is known.
+        items: All items.
+    """
+
+    share: float
     active: int
     items: int
 
 
-@dataclass
 class Stop:
-    """Decides whether a loop goes on.
+    """Decides whether a refinement goes on, and passes on how far it is.
 
-    Attributes:
+    Args:
         deadline: Seconds from creation after which it stops; None never.
-        cancelled: Asked between batches; True stops.
-        on_progress: Told after each epoch.
+        cancelled: Asked between batches until it says True, which stops.
+        on_progress: Told now and then.
     """
 
-    deadline: float | None = None
-    cancelled: Callable[[], bool] | None = None
-    on_progress: Callable[[Progress], None] | None = None
-    _started: float = field(default_factory=time.monotonic)
+    def __init__(
+        self,
+        deadline: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._deadline = None if deadline is None else time.monotonic() + deadline
+        self._cancelled, self._on_progress = cancelled, on_progress
+        self._stopped = False
+        self._part: tuple[int, int, int] | None = None
 
     def now(self) -> bool:
-        """Whether to stop before the next batch."""
-        late = self.deadline is not None and time.monotonic() - self._started > self.deadline
-        return late or (self.cancelled is not None and self.cancelled())
+        """Whether to stop before the next batch. Once it says so, it always does."""
+        late = self._deadline is not None and time.monotonic() > self._deadline
+        self._stopped = self._stopped or late or (self._cancelled is not None and self._cancelled())
+        return self._stopped
+
+    def span(self, first: int, last: int, rows: int) -> None:
+        """What follows concerns the rows from `first` to `last` of so many."""
+        self._part = (first, last, rows) if (first, last) != (0, rows) else None
 
     def report(self, progress: Progress) -> None:
-        if self.on_progress is not None:
-            self.on_progress(progress)
+        """Tell who wants to know."""
+        if self._on_progress is None:
+            return
+        if self._part is not None:
+            first, last, rows = self._part
+            share = (first + progress.share * (last - first)) / rows
+            progress = Progress(share, progress.active + rows - last, rows)
+        self._on_progress(progress)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What both loops need to know besides the problem.
+    """What every rule needs to know besides the problem.
 
     Attributes:
-        rule: Turns gradients into steps.
+        criterion: The loss.
         tau: The gate, standardised.
         max_epochs: Steps of an item, at most.
         batch_size: Items in one pass through the backbone.
         limits: Bounds of the cell columns, standardised, each of shape (P,); None where nothing is bounded.
+        smoother: Averages gradients; None does not.
     """
 
-    rule: Rule
+    criterion: Criterion
     tau: float
     max_epochs: int
     batch_size: int
     limits: tuple[Tensor, Tensor] | None = None
+    smoother: Smoother | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,7 @@ class Outcome:
         items: The items that were refined.
         status: A `Status` for each, as are the next three.
         iterations: Epochs in which it stepped.
-        before: Residual before, shape (items, T), standardised.
+        before: Residual before, shape (items, R), standardised: see `Criterion.residual`.
         after: Residual after, likewise.
         epochs: Epochs run.
         interrupted: Whether the deadline or the caller stopped it.
@@ -116,60 +143,16 @@ class Outcome:
     interrupted: bool
 
 
-def linearise(
-    module: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    tau: float,
-    movable_x: Tensor | None,
-    movable_y: Tensor | None,
-    refine_y: bool = True,
-) -> tuple[Linearised, Tensor]:
-    """Gradients of the squared loss of each item outside the gate.
-
-    Args:
-        module: Frozen (see `devices.frozen`).
-        x: Inputs, shape (items, ...).
-        y: Targets, shape (items, T).
-        tau: The gate: an item is outside while any of its targets' |r| exceeds it.
-        movable_x: Broadcastable to x; None where every cell moves.
-        movable_y: Broadcastable to y, likewise.
-        refine_y: Whether targets move at all.
-
-    Returns:
-        The linearised model, with zero gradients inside the gate, and the mask of items outside it.
-    """
-    leaf = x.detach().requires_grad_()
-    with torch.enable_grad():
-        predicted = module(leaf).reshape(y.shape)
-        residual = (predicted - y).detach()
-        outside = ~(residual.abs().amax(dim=1) <= tau)
-        pull = torch.where(outside[:, None], residual, 0.0)
-        (gradient_x,) = torch.autograd.grad(predicted, leaf, grad_outputs=pull)
-    if movable_x is not None:
-        gradient_x = gradient_x * movable_x
-    square = gradient_x.flatten(1).square().sum(dim=1)
-    gradient_y = None
-    if refine_y:
-        gradient_y = -pull if movable_y is None else -pull * movable_y
-        square = square + gradient_y.square().sum(dim=1)
-    broken = ~square.isfinite()
-    if bool(broken.any()):
-        gradient_x, square = gradient_x.clone(), square.masked_fill(broken, 0.0)
-        gradient_x[broken] = 0.0
-        if gradient_y is not None:
-            gradient_y[broken] = 0.0
-    return Linearised(residual, gradient_x, gradient_y, square), outside
-
-
-def residuals(module: nn.Module, problem: Problem, items: Tensor, batch_size: int) -> Tensor:
-    """f(x) - y of these items, shape (items, T)."""
-    parts = []
+def residuals(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+    """The residuals of these inputs and targets, shape (items, R)."""
     with torch.no_grad():
-        for batch in torch.split(items, batch_size):
-            x, y = problem.gather(batch)
-            parts.append(module(x).reshape(y.shape) - y)
-    return torch.cat(parts)
+        return criterion.residual(module(x).reshape(len(x), -1), y)
+
+
+def residuals_of(module: nn.Module, problem: Problem, items: Tensor, settings: Settings) -> Tensor:
+    """The residuals of these items, batch by batch, shape (items, R)."""
+    batches = torch.split(items, settings.batch_size)
+    return torch.cat([residuals(module, settings.criterion, *problem.gather(batch)) for batch in batches])
 
 
 def final_status(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from denograd_engine.errors import ConfigError
+
+PROBED_ITEMS = 64
+"""Items of the batch whose memory is measured."""
+CACHE = 2**24
+"""Bytes that a pass on a CPU may remember: about what a core's caches hold."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -72,3 +77,55 @@ def dtype_of(module: nn.Module) -> torch.dtype:
     """The floating-point type of the model's weights; float32 for a model without any."""
     floating = (weight.dtype for weight in module.parameters() if weight.is_floating_point())
     return next(floating, torch.float32)
+
+
+def in_parts(work: Callable[[slice], None], count: int, size: int) -> None:
+    """Do work on `count` items in parts of at most `size`; a part that does not fit into memory is halved.
+
+    Args:
+        work: Called with the slice of each part, in order. A call that runs out of memory must have changed nothing.
+        count: How many items there are.
+        size: Items in one part, at most.
+    """
+    at = 0
+    while at < count:
+        try:
+            work(slice(at, min(at + size, count)))
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            torch.cuda.empty_cache()
+            size = max(1, min(size, count - at) // 2)
+        else:
+            at += size
+
+
+def batch_size_for(module: nn.Module, input_shape: tuple[int, ...], like: Tensor) -> int:
+    """Items in one pass, forward and back to the input: a power of two.
+
+    Chosen by what the backward pass needs to remember of an item: on a CPU so that a batch stays within the caches, on
+    a GPU so that it fills half of the free memory.
+
+    Args:
+        module: Frozen, on the device.
+        input_shape: Of one item.
+        like: A tensor of the type and on the device of the inputs.
+    """
+    own = {weight.data_ptr() for weight in module.parameters()}
+    remembered: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            remembered[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    x = like.new_zeros(PROBED_ITEMS, *input_shape).requires_grad_()
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        module(x)
+    of_each = max(1, (sum(remembered.values()) or x.numel() * x.element_size()) // PROBED_ITEMS)
+    if like.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(like.device)
+        fewest, room, most = 1, free // 4, 2**20
+    else:
+        fewest, room, most = 128, CACHE, 4096
+    return 1 << (max(fewest, min(most, room // of_each)).bit_length() - 1)

@@ -15,14 +15,18 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from denograd_engine.columns import Column, Role
 from denograd_engine.errors import SchemaError
-from denograd_engine.schema import Column, Role, Schema, Series
+from denograd_engine.restoration import Restoration
+from denograd_engine.schema import Schema, Series
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_LEVELS = 32
 """Distinct categories that get an indicator of their own; the rarer ones share none."""
+MOST_CLASSES = 1000
+"""Distinct values of a target beyond which it is taken for text, not for classes."""
 TAILS = (0.01, 0.99)
 """Quantiles at which columns are winsorised before their scale is taken."""
 
@@ -55,11 +59,14 @@ class Encoded:
         cells: Shape (rows, P), standardised; missing cells imputed.
         present: Shape (rows, P), False where the cell is missing.
         context: Shape (rows, Q), standardised numbers and indicators.
+        labels: Shape (rows,), the number of each row's class, -1 where it is missing or was never fitted; empty where
+            the targets are numbers.
     """
 
     cells: NDArray[Any]
     present: NDArray[np.bool_]
     context: NDArray[Any]
+    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,24 +78,28 @@ class Encoder:
         scales: One for each of `schema.cells`, in that order.
         contexts: One for each frozen column that carries information.
         flagged: Features whose missing cells are reported to the backbone by an indicator.
+        classes: The classes of a target that is no number, as text, in the order of their numbers.
     """
 
     schema: Schema
     scales: tuple[Scale, ...]
     contexts: tuple[Context, ...]
     flagged: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, schema: Schema) -> Encoder:
         """Learn scales, levels and imputed values.
 
         Raises:
-            SchemaError: If a refined column or target has infinite values, no values, or a single one.
+            SchemaError: If a refined column or target has infinite values, no values, or a single one, or too many
+                classes to learn.
         """
         scales = tuple(_scale_of_cell(frame[name], schema[name]) for name in schema.cells)
         contexts = [_context_of(frame[name]) for name in schema.names(Role.FROZEN)]
         flagged = tuple(name for name in schema.features if frame[name].isna().any())
-        return cls(schema, scales, tuple(context for context in contexts if context is not None), flagged)
+        classes = () if schema.label is None else _classes_of(frame[schema.label])
+        return cls(schema, scales, tuple(context for context in contexts if context is not None), flagged, classes)
 
     @property
     def spreads(self) -> NDArray[np.float64]:
@@ -107,6 +118,16 @@ class Encoder:
         high = [np.inf if c.maximum is None else (c.maximum - s.center) / s.spread for c, s in self._paired(columns)]
         return np.array(low), np.array(high)
 
+    def noise(self) -> NDArray[np.float64]:
+        """Declared noise of the cell columns, standardised; 1 where none is declared. Shape (P,)."""
+        columns = [self.schema[name] for name in self.schema.cells]
+        return np.array([1.0 if c.noise is None else c.noise / s.spread for c, s in self._paired(columns)])
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the backbone returns for an item: one for each class, or for each target at each horizon."""
+        return len(self.classes) or len(self.schema.outputs)
+
     def encode(self, frame: pd.DataFrame, dtype: str = "float32") -> Encoded:
         """Arrays for this table, in the row order given. In series, missing cells are interpolated.
 
@@ -115,38 +136,34 @@ class Encoder:
         """
         self._require_columns(frame)
         names = self.schema.cells
-        cells = np.empty((len(frame), len(names)), dtype=dtype)
-        present = np.empty(cells.shape, dtype=bool)
-        for at, (name, scale) in enumerate(zip(names, self.scales, strict=True)):
-            raw = _numbers(frame[name])
-            _require_finite(raw, self.schema[name])
-            present[:, at] = ~np.isnan(raw)
-            standardised = (raw - scale.center) / scale.spread
-            if not present[:, at].all():
-                standardised = self._impute(frame, standardised, scale.imputed)
-            cells[:, at] = standardised
+        raw = np.empty((len(names), len(frame)))
+        for at, name in enumerate(names):
+            raw[at] = _numbers(frame[name])
+        present = ~np.isnan(raw)
+        if np.isinf(raw).any():
+            for at, name in enumerate(names):
+                _require_finite(raw[at], self.schema[name])
+        raw -= np.array([[scale.center] for scale in self.scales]).reshape(-1, 1)
+        raw /= self.spreads[:, None]
+        for at in np.flatnonzero(~present.all(axis=1)).tolist():
+            raw[at] = self._impute(frame, raw[at], self.scales[at].imputed)
+        cells = np.ascontiguousarray(raw.T, dtype=dtype)
+        present = np.ascontiguousarray(present.T)
         parts: list[NDArray[Any]] = [_encode_context(frame[context.name], context) for context in self.contexts]
         parts += [frame[name].isna().to_numpy(dtype=np.float64)[:, None] for name in self.flagged]
         context = np.concatenate(parts, axis=1) if parts else np.empty((len(frame), 0))
-        return Encoded(cells, present, context.astype(dtype))
+        return Encoded(cells, present, context.astype(dtype), self._labels(frame))
 
     def restore(self, frame: pd.DataFrame, shift: NDArray[Any]) -> pd.DataFrame:
-        """The table with its cells shifted.
+        """The table with its cells shifted: see `Restoration`.
 
         Args:
             frame: As observed.
-            shift: Shape (rows, P), standardised. A cell whose shift is zero comes back bit-identical, unless it
-                violates a declared bound.
-
-        Returns:
-            A new table with the same index, columns, dtypes and missing cells; whole numbers stay whole.
+            shift: Shape (rows, P), standardised.
         """
-        restored = frame.copy()
-        for at, (name, scale) in enumerate(zip(self.schema.cells, self.scales, strict=True)):
-            column = self.schema[name]
-            if column.refined:
-                restored[name] = _shifted(frame[name], shift[:, at].astype(np.float64) * scale.spread, column)
-        return restored
+        restoration = Restoration(frame, self.schema, self.spreads)
+        restoration.put(0, shift)
+        return restoration.frame()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` reads it back."""
@@ -157,7 +174,8 @@ class Encoder:
         """Read what `to_dict` wrote. Executes nothing that the data name."""
         series = plain["schema"]["series"]
         if series is not None:
-            series = Series(**{**series, "entity": tuple(series["entity"])})
+            future = series["future"] if isinstance(series["future"], int) else tuple(series["future"])
+            series = Series(**{**series, "entity": tuple(series["entity"]), "future": future})
         columns = tuple(Column(**{**c, "role": Role(c["role"])}) for c in plain["schema"]["columns"])
         contexts = tuple(
             Context(
@@ -166,12 +184,22 @@ class Encoder:
             for c in plain["contexts"]
         )
         scales = tuple(Scale(**scale) for scale in plain["scales"])
-        return cls(Schema(columns, series), scales, contexts, tuple(plain["flagged"]))
+        flagged, classes = tuple(plain["flagged"]), tuple(plain.get("classes", ()))
+        return cls(Schema(columns, series), scales, contexts, flagged, classes)
+
+    def _labels(self, frame: pd.DataFrame) -> NDArray[np.int64]:
+        label = self.schema.label
+        if label is None:
+            return np.empty(0, dtype=np.int64)
+        text = frame[label].astype(str).where(frame[label].notna(), None)
+        codes: NDArray[np.int64] = pd.Categorical(text, categories=list(self.classes)).codes.astype(np.int64)
+        return codes
 
     def _require_columns(self, frame: pd.DataFrame) -> None:
         series = self.schema.series
         kinds: dict[str, str] = {} if series is None else dict.fromkeys((series.time, *series.entity), "")
         kinds |= {context.name: context.kind for context in self.contexts} | dict.fromkeys(self.schema.cells, "cell")
+        kinds |= {} if self.schema.label is None else {self.schema.label: ""}
         for name, kind in kinds.items():
             count = int((frame.columns == name).sum())
             if count != 1:
@@ -203,6 +231,20 @@ class Encoder:
             else:
                 series = series.interpolate(limit_direction="both")
         return series.fillna(fallback).to_numpy()
+
+
+def _classes_of(values: pd.Series[Any]) -> tuple[str, ...]:
+    present = values.dropna().astype(str)
+    classes = tuple(sorted(present.unique()))
+    if not 1 < len(classes) <= MOST_CLASSES:
+        raise SchemaError(
+            f"column {values.name!r} does not hold classes that can be learnt",
+            expected=f"2 to {MOST_CLASSES} distinct values",
+            found=f"{len(classes):,}",
+            where="columns.target",
+            remedy="choose another target, or set columns.task: regression if it holds numbers",
+        )
+    return classes
 
 
 def _numbers(values: pd.Series[Any]) -> NDArray[np.float64]:
@@ -300,37 +342,3 @@ def _is_of_kind(values: pd.Series[Any], kind: str) -> bool:
         return True
     numeric = types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype)
     return bool((numeric and not (kind == "cell" and types.is_bool_dtype(values.dtype))) or values.isna().all())
-
-
-def _shifted(values: pd.Series[Any], shift: NDArray[np.float64], column: Column) -> pd.Series[Any]:
-    numbers = _numbers(values)
-    present = ~np.isnan(numbers)
-    low, high = _limits(column, values.dtype)
-    if column.integer or types.is_integer_dtype(values.dtype):
-        shift = np.round(shift)
-    moved = present & ((shift != 0) | (numbers < low) | (numbers > high))
-    if not moved.any():
-        return values.copy()
-    changed = np.clip(numbers[moved] + shift[moved], low, high)
-    array = values.array.copy()
-    array[moved] = pd.Series(changed).astype(values.dtype).array
-    return pd.Series(array, index=values.index, name=values.name, copy=False)
-
-
-def _limits(column: Column, dtype: Any) -> tuple[float, float]:
-    """The column's bounds, rounded inwards to what its type can hold."""
-    low = -np.inf if column.minimum is None else column.minimum
-    high = np.inf if column.maximum is None else column.maximum
-    if column.integer or types.is_integer_dtype(dtype):
-        low, high = float(np.ceil(low)), float(np.floor(high))
-    kind = np.dtype(getattr(dtype, "numpy_dtype", dtype))
-    if kind.kind in "iu":
-        limits = np.iinfo(kind)
-        low, high = float(max(low, limits.min)), float(min(high, limits.max))
-        return low, high if high <= limits.max else float(np.nextafter(high, 0.0))
-    if kind.kind == "f":
-        with np.errstate(over="ignore"):
-            lowest, highest = np.array([low, high]).astype(kind)
-        low = float(lowest if float(lowest) >= low else np.nextafter(lowest, kind.type(np.inf)))
-        high = float(highest if float(highest) <= high else np.nextafter(highest, kind.type(-np.inf)))
-    return low, high

@@ -7,8 +7,8 @@ same numbers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -37,7 +37,10 @@ class Problem(ABC):
         movable: Boolean, shape (rows, P): present cells of refined columns.
         known: Items whose targets are all present, ascending.
         order: Shape (rows,): row in the table that each row of `cells` comes from.
-        target_at: Which of the P cell columns are targets.
+        target_at: Which of the P cell columns are targets; none where the target is a class.
+        labels: Number of each row's class, shape (rows,); empty where the targets are numbers.
+        outputs: Numbers that the backbone returns for an item.
+        noise: Standard deviation of each cell column's noise, standardised, shape (P,).
     """
 
     cells: Tensor
@@ -46,6 +49,13 @@ class Problem(ABC):
     known: Tensor
     order: NDArray[np.int64]
     target_at: tuple[int, ...]
+    labels: Tensor
+    outputs: int
+    noise: Tensor
+
+    def at(self, cells: Tensor) -> Self:
+        """The same problem with its cells elsewhere."""
+        return replace(self, cells=cells)
 
     @property
     @abstractmethod
@@ -54,11 +64,34 @@ class Problem(ABC):
 
     @abstractmethod
     def gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of these items, shapes (items, *input_shape) and (items, T)."""
+        """Inputs and targets of these items, shapes (items, *input_shape) and (items, T); classes as (items, 1)."""
 
     @abstractmethod
-    def moves(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Which cells of these items' inputs and targets may move: 1 or 0, shaped like `gather`'s results."""
+    def scatter_(self, into: Tensor, items: Tensor, x: Tensor, y: Tensor | None) -> None:
+        """Add contributions shaped like `gather`'s results to the cells that they stand for, in place.
+
+        Args:
+            into: Shape (rows, P).
+            items: Distinct and ascending.
+            x: Shape (items, *input_shape).
+            y: Shape (items, T), or None.
+        """
+
+    @abstractmethod
+    def weigh(self, items: Tensor, variances: Tensor) -> tuple[Tensor, Tensor | None]:
+        """How readily each cell of these items moves: its column's variance, 0 where it may not move.
+
+        Args:
+            items: Which ones.
+            variances: Of each cell column, shape (P,).
+
+        Returns:
+            Two tensors shaped like those of `gather`, the second None where no target may move.
+        """
+
+    def targets_move(self) -> bool:
+        """Whether any target may move at all."""
+        return bool(self.target_at) and bool(self.movable[:, list(self.target_at)].any())
 
     @abstractmethod
     def split(self, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -76,13 +109,21 @@ class Rows(Problem):
     def gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
         features = self.cells.shape[1] - len(self.target_at)
         cells = self.cells[items]
-        return torch.cat([cells[:, :features], self.context[items]], dim=1), cells[:, features:]
+        y = self.labels[items][:, None] if len(self.labels) else cells[:, features:]
+        return torch.cat([cells[:, :features], self.context[items]], dim=1), y
 
-    def moves(self, items: Tensor) -> tuple[Tensor, Tensor]:
+    def scatter_(self, into: Tensor, items: Tensor, x: Tensor, y: Tensor | None) -> None:
         features = self.cells.shape[1] - len(self.target_at)
-        movable = self.movable[items].to(self.cells.dtype)
-        still = movable.new_zeros(len(items), self.context.shape[1])
-        return torch.cat([movable[:, :features], still], dim=1), movable[:, features:]
+        into[:, :features].index_add_(0, items, x[:, :features])
+        if y is not None:
+            into[:, features:].index_add_(0, items, y)
+
+    def weigh(self, items: Tensor, variances: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.cells.shape[1] - len(self.target_at)
+        weights = self.movable[items] * variances
+        still = weights.new_zeros(len(items), self.context.shape[1])
+        x = torch.cat([weights[:, :features], still], dim=1)
+        return x, weights[:, features:] if self.targets_move() else None
 
     def split(self, share: float, seed: int) -> tuple[Tensor, Tensor]:
         """A random share of the rows is held out."""
@@ -94,37 +135,89 @@ class Rows(Problem):
 
 @dataclass(frozen=True)
 class Series(Problem):
-    """The windows of a series: x is every cell and context column over W steps, y the targets at the predicted step.
+    """The windows of a series: x is cell and context columns over W steps, y the targets at the predicted steps.
 
     Rows are in layout order, one unbroken run after another.
+
+    Attributes:
+        windows: All of them.
+        clock: Time of each row, shape (rows,).
+        inputs: Cell columns that a window shows, the first of the P: all of them, or the features alone.
+        flatten: Whether the backbone reads a window as one row of numbers.
     """
 
     windows: Windows
     clock: Tensor
+    inputs: int
+    flatten: bool
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return (self.windows.width, self.cells.shape[1] + self.context.shape[1])
+        columns = self.inputs + self.context.shape[1]
+        return (self.windows.width * columns,) if self.flatten else (self.windows.width, columns)
 
     def gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        starts = self.windows.starts[items]
-        covered = self.windows.covered(starts)
-        x = torch.cat([self.cells[covered], self.context[covered]], dim=2)
-        return x, self.cells[self.windows.predicted(starts)][:, list(self.target_at)]
+        return self._seen(self.windows.starts[items], self.steps), self.targets(items)
 
-    def moves(self, items: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def steps(self) -> Tensor:
+        """What windows show of every step, shape (rows, inputs + Q)."""
+        return self._shown(self.cells, self.context)
+
+    def targets(self, items: Tensor) -> Tensor:
+        """What these windows predict, shape (windows, T); classes as (windows, 1)."""
         starts = self.windows.starts[items]
-        movable = self.movable[self.windows.covered(starts)].to(self.cells.dtype)
-        still = movable.new_zeros(*movable.shape[:2], self.context.shape[1])
-        targets = self.movable[self.windows.predicted(starts)][:, list(self.target_at)]
-        return torch.cat([movable, still], dim=2), targets.to(self.cells.dtype)
+        if len(self.labels):
+            return self.labels[self.windows.predicted(starts)][:, None]
+        return self.cells[self.windows.ahead(starts)][:, :, list(self.target_at)].flatten(1)
+
+    def scatter_(self, into: Tensor, items: Tensor, x: Tensor, y: Tensor | None) -> None:
+        starts = self.windows.starts[items]
+        width = self.inputs + self.context.shape[1]
+        by_step = x.reshape(len(items), self.windows.width, width)[:, :, : self.inputs]
+        self.windows.fold_(into[:, : self.inputs], starts, by_step)
+        if y is not None:
+            self.scatter_targets_(into, items, y)
+
+    def scatter_targets_(self, into: Tensor, items: Tensor, y: Tensor) -> None:
+        """The same for what these windows predict, shape (windows, T)."""
+        starts = self.windows.starts[items]
+        by_horizon = y.reshape(len(items), len(self.windows.reaches), len(self.target_at))
+        first, last = self.target_at[0], self.target_at[-1] + 1
+        for at, reach in enumerate(self.windows.reaches):
+            into[:, first:last].index_add_(0, starts + reach, by_horizon[:, at])
+
+    def visits(self, items: Tensor) -> Tensor:
+        """How many of these windows cover or, for targets, predict each cell, shape (rows, P)."""
+        covering, predicting = self.windows.visits(self.windows.starts[items])
+        visits = covering[:, None].repeat(1, self.cells.shape[1])
+        visits[:, self.inputs :] = 0
+        visits[:, list(self.target_at)] += predicting[:, None]
+        return visits
+
+    def weigh(self, items: Tensor, variances: Tensor) -> tuple[Tensor, Tensor | None]:
+        starts = self.windows.starts[items]
+        weights = self.movable * variances
+        x = self._seen(starts, self._shown(weights, weights.new_zeros(self.context.shape)))
+        if not self.targets_move():
+            return x, None
+        return x, weights[self.windows.ahead(starts)][:, :, list(self.target_at)].flatten(1)
+
+    def _shown(self, cells: Tensor, context: Tensor) -> Tensor:
+        steps = cells[:, : self.inputs]
+        return torch.cat([steps, context], dim=1) if context.shape[1] else steps
+
+    def _seen(self, starts: Tensor, steps: Tensor) -> Tensor:
+        """What the windows cover of an array over the steps, shape (windows, *input_shape)."""
+        return self.windows.gather(steps, starts).reshape(len(starts), *self.input_shape)
 
     def split(self, share: float, seed: int) -> tuple[Tensor, Tensor]:
         """The windows that predict the last share of the time are held out."""
-        predicted_at = self.clock[self.windows.predicted(self.windows.starts[self.known])]
-        ranked = predicted_at.sort().values
+        predicted_at = self.clock[self.windows.ahead(self.windows.starts[self.known])]
+        nearest, furthest = predicted_at[:, 0], predicted_at[:, -1]
+        ranked = nearest.sort().values
         cut = ranked[min(len(ranked) - 1, int((1 - share) * len(ranked)))]
-        return self.known[predicted_at < cut], self.known[predicted_at >= cut]
+        return self.known[furthest < cut], self.known[nearest >= cut]
 
 
 def pose(
@@ -141,7 +234,7 @@ def pose(
         encoder: The scaling.
         device: Where the tensors go.
         dtype: Of the tensors.
-        fewest: Rows or windows with a known target that are needed: `FEWEST_ITEMS` to train, 1 to refine.
+        fewest: Rows or windows with a known target that are needed: `FEWEST_ITEMS` to train.
 
     Raises:
         TimeAxisError: If the rows do not form series as the schema says.
@@ -161,25 +254,48 @@ def pose(
     cells, context = placed(encoded.cells), placed(encoded.context)
     present = placed(encoded.present)
     movable = present & torch.from_numpy(refined).to(device)
-    labelled = present[:, list(target_at)].all(dim=1)
-    if layout is None:
+    labels = placed(encoded.labels) if encoder.classes else torch.empty(0, dtype=torch.int64, device=device)
+    labelled = labels >= 0 if encoder.classes else present[:, list(target_at)].all(dim=1)
+    noise = torch.from_numpy(encoder.noise()).to(cells)
+    if layout is None or schema.series is None:
         known = labelled.nonzero().squeeze(1)
-        _require_enough(len(known), fewest, "rows", "with a known target")
-        return Rows(cells, context, movable, known, order, target_at)
+        require_enough(len(known), fewest, "rows")
+        return Rows(cells, context, movable, known, order, target_at, labels, encoder.outputs, noise)
     windows = _windows(layout, encoder, device)
-    known = labelled[windows.predicted(windows.starts)].nonzero().squeeze(1)
-    _require_enough(len(known), fewest, "windows", "that predict a known target")
+    known = labelled[windows.ahead(windows.starts)].all(dim=1).nonzero().squeeze(1)
+    require_enough(len(known), fewest, "windows")
     clock = torch.from_numpy(layout.clock).to(device)
-    return Series(cells, context, movable, known, order, target_at, windows, clock)
+    inputs = len(schema.cells) if schema.series.targets_as_inputs else len(schema.features)
+    return Series(
+        cells=cells,
+        context=context,
+        movable=movable,
+        known=known,
+        order=order,
+        target_at=target_at,
+        labels=labels,
+        outputs=encoder.outputs,
+        noise=noise,
+        windows=windows,
+        clock=clock,
+        inputs=inputs,
+        flatten=schema.series.flatten,
+    )
 
 
 def _windows(layout: Layout, encoder: Encoder, device: torch.device) -> Windows:
     assert encoder.schema.series is not None
     windows = Windows.of(layout, encoder.schema.series)
-    return Windows(windows.starts.to(device), windows.steps, windows.width, windows.reach)
+    return Windows(windows.starts.to(device), windows.steps, windows.width, windows.reaches)
 
 
-def _require_enough(found: int, fewest: int, things: str, which: str) -> None:
+def require_enough(found: int, fewest: int, things: str) -> None:
+    """Refuse data with fewer rows or windows that have a known target.
+
+    Raises:
+        TooFewRowsError: Says how many there are.
+    """
+    which = "with a known target" if things == "rows" else "that predict a known target"
     if found < fewest:
         raise TooFewRowsError(
             f"there are too few {things} to {'train a model on' if fewest > 1 else 'refine'}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,20 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine import rules
-from denograd_engine.descent import Outcome, Progress, Settings, Status, Stop, linearise
-from denograd_engine.devices import dtype_of, frozen, resolve_device
+from denograd_engine.descent import Progress, Settings, Stop
+from denograd_engine.devices import batch_size_for, dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError
-from denograd_engine.problem import Problem, Rows, Series, pose
-from denograd_engine.rows_loop import refine_rows
-from denograd_engine.windows_loop import refine_windows
+from denograd_engine.problem import Problem, pose
+from denograd_engine.restoration import Restoration
+from denograd_engine.smoothing import Smoothing
+from denograd_engine.summary import Summary, Totals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from denograd_engine.training import Backbone
 
-PROBED_ITEMS = 2048
-"""Items whose gradients decide the automatic step length."""
+CHUNK = 65_536
+"""Rows of a table that are encoded and refined together, so that memory does not grow with the table."""
+PROBED_ROWS = 4096
+"""Rows of a table, evenly spaced, on which step lengths and the like are chosen."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +38,25 @@ class Refining:
     Attributes:
         rule: A name of `rules.REGISTRY`.
         tau: The gate: a row moves only while its residual exceeds this.
-        eta: The step length. "auto" takes tau divided by the median gradient norm of the residual, half of the length
-            at which the median row starts to jump across the gate.
+        arguments: Of the rule: see its class.
+        eta: The step length, in the rule's own sense; "auto" leaves it to the rule.
         max_epochs: Steps of a row, at most.
         refine_targets: Whether targets move as well.
         batch_size: Items in one pass through the backbone; None chooses by the width of an item.
         deadline: Seconds after which refinement stops where it is; None never.
+        smoothing: Averages gradients over perturbed copies; None does not.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
 
     rule: str = "denograd"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     tau: float = 0.1
     eta: float | Literal["auto"] = "auto"
     max_epochs: int = 100
     refine_targets: bool = True
     batch_size: int | None = None
     deadline: float | None = None
+    smoothing: Smoothing | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -66,31 +72,6 @@ class Refining:
             raise ConfigError(
                 "refine.batch_size must be at least 1", found=str(self.batch_size), where="refine.batch_size"
             )
-
-
-@dataclass(frozen=True)
-class Totals:
-    """A refinement in a few numbers.
-
-    Attributes:
-        rows: Rows of the table.
-        moved: Rows of which any cell changed.
-        epochs: Epochs run.
-        eta: The step length used, standardised.
-        status: Number of rows that ended in each status.
-        residual_before: Root mean squared residual, standardised, over the rows that have a finite one.
-        residual_after: The same after refinement.
-        interrupted: Whether the deadline or the caller stopped it.
-    """
-
-    rows: int
-    moved: int
-    epochs: int
-    eta: float
-    status: dict[str, int]
-    residual_before: float
-    residual_after: float
-    interrupted: bool
 
 
 @dataclass(frozen=True)
@@ -131,45 +112,49 @@ def refine(
     """
     refining = refining or Refining()
     device = resolve_device(refining.device)
-    encoder = backbone.encoder
-    problem = pose(frame, encoder, device, dtype_of(backbone.module), fewest=1)
-    if not refining.refine_targets:
-        problem.movable[:, list(problem.target_at)] = False
     stop = Stop(refining.deadline, cancelled, on_progress)
+    encoder, summary = backbone.encoder, Summary(frame)
+    rule = rules.rule(refining.rule, None if refining.eta == "auto" else refining.eta, refining.arguments)
     with frozen(backbone.module, device) as module:
-        batch_size = refining.batch_size or _batch_size(problem)
-        eta = refining.eta if refining.eta != "auto" else _eta(module, problem, refining.tau)
-        limits = _limits(encoder.limits(), problem)
-        settings = Settings(rules.rule(refining.rule, eta), refining.tau, refining.max_epochs, batch_size, limits)
-        if isinstance(problem, Series):
-            outcome = refine_windows(module, problem, settings, stop)
-        else:
-            assert isinstance(problem, Rows)
-            outcome = refine_rows(module, problem, settings, stop)
-    shift = _in_table_order(outcome.shift, problem)
-    refined = encoder.restore(frame, shift)
-    rows = _summary(frame, problem, outcome, shift)
-    return Refinement(refined, rows, _totals(rows, outcome, eta))
+
+        def posed(part: pd.DataFrame) -> Problem:
+            problem = pose(part, encoder, device, dtype_of(module), fewest=0)
+            if not refining.refine_targets:
+                problem.movable[:, list(problem.target_at)] = False
+            return problem
+
+        in_series = encoder.schema.series is not None
+        whole = posed(frame) if in_series or len(frame) <= CHUNK else None
+        probe = whole or posed(frame.iloc[:: len(frame) // PROBED_ROWS])
+        settings = _settings(module, probe, backbone, refining)
+        eta = rule.prepare(module, probe, settings, backbone.residual_scale)
+        restoration = Restoration(frame, encoder.schema, encoder.spreads)
+        rows = max(1, len(frame)) if whole else max(CHUNK, 4 * settings.batch_size)
+        for start in range(0, len(frame), rows):
+            part = frame.iloc[start : start + rows]
+            stop.span(start, start + len(part), len(frame))
+            problem = whole or posed(part)
+            outcome = rule.run(module, problem, settings, stop)
+            shift = _in_table_order(outcome.shift, problem)
+            restoration.put(start, shift)
+            summary.put(start, problem, outcome, shift)
+    summary.require_items("windows" if in_series else "rows")
+    return Refinement(restoration.frame(), summary.rows(), summary.totals(eta))
 
 
-def _batch_size(problem: Problem) -> int:
-    """Items that keep a pass's activations within the cache of one core."""
-    width = int(np.prod(problem.input_shape))
-    return int(np.clip(2**16 // max(1, width), 256, 8192))
-
-
-def _eta(module: nn.Module, problem: Problem, tau: float) -> float:
-    """Tau over the median norm of the residual's gradient, on evenly spaced items."""
-    known = problem.known
-    probe = known[:: max(1, len(known) // PROBED_ITEMS)]
-    norms = []
-    for items in torch.split(probe, 512):
-        x, y = problem.gather(items)
-        model, _ = linearise(module, x, y, 0.0, *problem.moves(items))
-        finite = model.residual.isfinite().all(dim=1)
-        norms.append((model.square / model.residual.square().sum(dim=1).clamp_min(1e-30)).sqrt()[finite])
-    usable = torch.cat(norms)
-    return tau / max(1.0, float(usable.median()) if len(usable) else 1.0)
+def _settings(module: nn.Module, probe: Problem, backbone: Backbone, refining: Refining) -> Settings:
+    loss = backbone.loss
+    settings = Settings(
+        criterion=loss,
+        tau=refining.tau,
+        max_epochs=refining.max_epochs,
+        batch_size=refining.batch_size or batch_size_for(module, probe.input_shape, probe.cells),
+        limits=_limits(backbone.encoder.limits(), probe),
+    )
+    if refining.smoothing is None:
+        return settings
+    smoother = refining.smoothing.on(module, loss, probe)
+    return replace(settings, smoother=smoother, batch_size=max(1, settings.batch_size // smoother.samples))
 
 
 def _limits(limits: tuple[NDArray[np.float64], NDArray[np.float64]], problem: Problem) -> tuple[Tensor, Tensor] | None:
@@ -185,46 +170,3 @@ def _in_table_order(shift: Tensor, problem: Problem) -> NDArray[np.floating]:
     placed = np.empty_like(moved)
     placed[problem.order] = moved
     return placed
-
-
-def _summary(frame: pd.DataFrame, problem: Problem, outcome: Outcome, shift: NDArray[np.floating]) -> pd.DataFrame:
-    at = outcome.items
-    if isinstance(problem, Series):
-        at = problem.windows.predicted(problem.windows.starts[at])
-    row = problem.order[at.cpu().numpy()]
-    status = np.full(len(frame), Status.SKIPPED, dtype=np.int64)
-    status[row] = outcome.status.cpu().numpy()
-    iterations = np.zeros(len(frame), dtype=np.int64)
-    iterations[row] = outcome.iterations.cpu().numpy()
-    residual = {}
-    for name, values in (("residual_before", outcome.before), ("residual_after", outcome.after)):
-        residual[name] = np.full(len(frame), np.nan)
-        largest = values.gather(1, values.abs().argmax(dim=1, keepdim=True)).squeeze(1)
-        residual[name][row] = largest.cpu().numpy()
-    labels = [one.label for one in Status]
-    return pd.DataFrame(
-        {
-            "status": pd.Categorical.from_codes(status, categories=pd.Index(labels)),
-            "iterations": iterations,
-            **residual,
-            "correction": np.sqrt(np.square(shift.astype(np.float64)).sum(axis=1)),
-        },
-        index=frame.index,
-    )
-
-
-def _totals(rows: pd.DataFrame, outcome: Outcome, eta: float) -> Totals:
-    return Totals(
-        rows=len(rows),
-        moved=int((rows["correction"] > 0).sum()),
-        epochs=outcome.epochs,
-        eta=float(eta),
-        status={str(name): int(n) for name, n in rows["status"].value_counts(sort=False).items() if n},
-        residual_before=_root_mean_square(outcome.before),
-        residual_after=_root_mean_square(outcome.after),
-        interrupted=outcome.interrupted,
-    )
-
-
-def _root_mean_square(residual: Tensor) -> float:
-    return float(residual[residual.isfinite()].square().mean().sqrt())

@@ -1,60 +1,16 @@
-"""What a column is: feature, target, frozen or ignored.
-
-Features and continuous targets are measurements: they are refined. Frozen columns are context, seen by the backbone and
-never changed. Ignored columns are carried along unseen. Units stay the user's: scaling is the business of `frames`.
-"""
+"""What each column is, and whether the rows form series. Units stay the user's: scaling is the business of `frames`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from denograd_engine.columns import Column, Role, bounded, declared_column, inferred_column, with_noise
 from denograd_engine.errors import ConfigError, SchemaError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FEW_VALUES = 20
-"""Whole numbers with at most this many distinct values are codes or counts, not measurements."""
-FEW_VALUES_IN_TABLES = 100
-"""The same in tables, where codes such as postal areas are common, as long as each value recurs often."""
-FEW_LEVELS = 10
-"""Fractional numbers with at most this many distinct values are levels, not measurements."""
-
-
-class Role(StrEnum):
-    """What the refinement does with a column."""
-
-    FEATURE = "feature"
-    TARGET = "target"
-    FROZEN = "frozen"
-    IGNORED = "ignored"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column.
-
-    Attributes:
-        name: As in the data.
-        role: See `Role`.
-        refined: Whether its cells may move. Always for features, for targets where they are continuous.
-        integer: Whether a refined cell is rounded to a whole number.
-        minimum: Lower bound in the column's own unit, held in the output; None is unbounded.
-        maximum: Upper bound, likewise.
-        why: The reason for an inferred role, for people.
-    """
-
-    name: str
-    role: Role
-    refined: bool = False
-    integer: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,30 +21,42 @@ class Series:
         time: The column of time stamps (or a number that grows with time).
         entity: Columns whose combination names one series; empty if there is only one.
         window: Steps that the backbone sees, W.
-        future: Steps ahead: a window over steps s..s+W-1 predicts step s+W+future-1.
+        future: Steps ahead: a window over steps s..s+W-1 predicts step s+W+future-1; several predict several.
         stride: Steps between the starts of neighbouring windows.
         max_gap: The longest pause between neighbouring steps that does not break a series, as a pandas offset
             ("4D") or a number for numeric time; None allows 1.5 times the usual step.
+        targets_as_inputs: Whether a window shows the past of the targets as well.
+        flatten: Whether the backbone reads a window as one row of numbers.
     """
 
     time: str
     entity: tuple[str, ...] = ()
     window: int = 24
-    future: int = 1
+    future: int | tuple[int, ...] = 1
     stride: int = 1
     max_gap: str | None = None
+    targets_as_inputs: bool = True
+    flatten: bool = False
 
     def __post_init__(self) -> None:
         for name in ("window", "future", "stride"):
-            if getattr(self, name) < 1:
+            given = getattr(self, name)
+            each = given if isinstance(given, tuple) else (given,)
+            if not each or min(each) < 1 or len(set(each)) < len(each):
+                several = ", each once" if name == "future" else ""
                 raise ConfigError(
-                    f"series.{name} must be at least 1", found=str(getattr(self, name)), where=f"series.{name}"
+                    f"series.{name} must be at least 1{several}", found=str(given), where=f"series.{name}"
                 )
 
     @property
+    def horizons(self) -> tuple[int, ...]:
+        """Every step ahead that a window predicts, ascending."""
+        return tuple(sorted(self.future)) if isinstance(self.future, tuple) else (self.future,)
+
+    @property
     def span(self) -> int:
-        """Steps from a window's first to its predicted one, both counted."""
-        return self.window + self.future
+        """Steps from a window's first to the last that it predicts, both counted."""
+        return self.window + self.horizons[-1]
 
 
 @dataclass(frozen=True)
@@ -117,9 +85,22 @@ class Schema:
         return self.names(Role.TARGET)
 
     @property
+    def label(self) -> str | None:
+        """The target whose classes are to be predicted; None where the targets are numbers."""
+        return next((name for name in self.targets if self[name].classes), None)
+
+    @property
     def cells(self) -> list[str]:
-        """The columns that enter refinement as variables: features, then targets."""
-        return self.features + self.targets
+        """The columns that enter refinement as variables: features, then targets that are numbers."""
+        return self.features + [name for name in self.targets if not self[name].classes]
+
+    @property
+    def outputs(self) -> list[str]:
+        """What the backbone predicts, by name: each target, at each horizon if there are several."""
+        horizons = (1,) if self.series is None else self.series.horizons
+        if len(horizons) == 1:
+            return self.targets
+        return [f"{name}+{ahead}" for ahead in horizons for name in self.targets]
 
     @property
     def refined(self) -> list[str]:
@@ -141,6 +122,8 @@ def infer_schema(
     ignored: Iterable[str] = (),
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     series: Series | None = None,
+    noise: Mapping[str, float] | None = None,
+    task: Literal["regression", "classification"] | None = None,
 ) -> Schema:
     """Give every column a role: the declared one, else one inferred from its type and values.
 
@@ -155,10 +138,12 @@ def infer_schema(
         ignored: Columns to keep, unseen by the backbone.
         bounds: Lower and upper bound per refined column, in its own unit.
         series: The time axis, if the rows form series.
+        noise: Standard deviation of the measurement noise of refined columns, in their own units.
+        task: Whether the target holds numbers or classes; None takes classes where it is not numeric.
 
     Raises:
         SchemaError: If a named column is absent or named twice, if column names repeat or are no text, or if a
-            feature or target is not numeric.
+            feature is not numeric, or a target neither numbers nor classes.
 
     >>> import pandas as pd
     >>> data = pd.DataFrame({"rooms": [1, 2] * 20, "area": [x * 1.5 for x in range(40)], "price": range(40)})
@@ -167,17 +152,20 @@ def infer_schema(
     """
     targets = [target] if isinstance(target, str) else list(target)
     declared = _declared_roles(frame, targets, features, frozen, ignored, series)
-    bounds = dict(bounds or {})
-    for name in bounds:
-        _require(frame, name, "bounds")
+    bounds, noise = dict(bounds or {}), dict(noise or {})
+    for where, named in (("bounds", bounds), ("noise", noise)):
+        for name in named:
+            _require(frame, name, where)
     columns = []
     for name in frame.columns:
         values = frame[name]
-        column = _inferred_column(str(name), values, series is not None)
+        column = inferred_column(str(name), values, series is not None)
         if name in declared:
-            column = _declared_column(column, values, declared[name])
+            column = declared_column(column, values, declared[name], task)
         if name in bounds:
-            column = _bounded(column, *bounds[name])
+            column = bounded(column, *bounds[name])
+        if name in noise:
+            column = with_noise(column, noise[name])
         columns.append(column)
     schema = Schema(tuple(columns), series)
     if not schema.targets:
@@ -186,6 +174,13 @@ def infer_schema(
             expected="at least one numeric column to predict",
             where="columns.target",
             remedy="name the column that the others should explain",
+        )
+    if schema.label is not None and len(schema.targets) > 1:
+        raise SchemaError(
+            "classes are predicted alone",
+            expected="one target of classes, or targets that are all numbers",
+            found=", ".join(schema.targets),
+            where="columns.target",
         )
     if not schema.refined:
         raise SchemaError(
@@ -260,106 +255,3 @@ def _require(frame: pd.DataFrame, name: str, where: str) -> None:
         where=where,
         remedy=f"did you mean {near[0]!r}?" if near else "use one of the columns found",
     )
-
-
-def _inferred_column(name: str, values: pd.Series[Any], in_series: bool) -> Column:
-    from pandas.api import types
-
-    present = values.dropna()
-    if types.is_bool_dtype(values.dtype):
-        return Column(name, Role.FROZEN, why="true or false")
-    if types.is_datetime64_any_dtype(values.dtype) or types.is_timedelta64_dtype(values.dtype):
-        return Column(name, Role.FROZEN, why="time stamp")
-    if types.is_numeric_dtype(values.dtype) and not types.is_complex_dtype(values.dtype):
-        return _inferred_number(name, present, in_series)
-    distinct = present.nunique() if not _holds_unhashable(present) else len(present)
-    if len(present) and distinct > max(FEW_VALUES_IN_TABLES, len(present) // 2):
-        return Column(name, Role.IGNORED, why=f"text, {distinct:,} distinct values")
-    return Column(name, Role.FROZEN, why=f"category, {distinct:,} distinct values")
-
-
-def _inferred_number(name: str, present: pd.Series[Any], in_series: bool) -> Column:
-    from pandas.api import types as pandas_types
-
-    distinct = int(present.nunique())
-    if len(present) == 0:
-        return Column(name, Role.FEATURE, refined=True, why="number, all cells missing")
-    whole = _whole_numbers(present)
-    if whole:
-        if distinct > len(present) // 2 and _looks_like_an_identifier(name):
-            return Column(name, Role.IGNORED, why="row identifier")
-        few = FEW_VALUES if in_series else max(FEW_VALUES, min(FEW_VALUES_IN_TABLES, len(present) // 20))
-        if distinct <= few:
-            return Column(name, Role.FROZEN, why=f"whole numbers, only {distinct} distinct values")
-    elif distinct <= FEW_LEVELS:
-        return Column(name, Role.FROZEN, why=f"numbers, only {distinct} distinct values")
-    kind = "whole numbers" if whole else "numbers"
-    integer = pandas_types.is_integer_dtype(present.dtype)
-    return Column(name, Role.FEATURE, refined=True, integer=integer, why=f"{kind}, {distinct:,} distinct values")
-
-
-def _whole_numbers(present: pd.Series[Any]) -> bool:
-    import numpy as np
-    from pandas.api import types
-
-    if types.is_integer_dtype(present.dtype):
-        return True
-    numbers = present.to_numpy(dtype=float)
-    return bool(np.isfinite(numbers).all() and (numbers == np.round(numbers)).all())
-
-
-def _looks_like_an_identifier(name: str) -> bool:
-    words = name.lower().replace("-", "_").replace(".", "_").replace(" ", "_").split("_")
-    return bool({"id", "uuid", "index", "key", "unnamed:", "rownum"} & set(words))
-
-
-def _holds_unhashable(present: pd.Series[Any]) -> bool:
-    return present.dtype == object and any(not isinstance(value, Hashable) for value in present.head(5))
-
-
-def _declared_column(inferred: Column, values: pd.Series[Any], role: Role) -> Column:
-    from pandas.api import types
-
-    name = inferred.name
-    if role in (Role.FROZEN, Role.IGNORED):
-        return Column(name, role, why="declared")
-    numeric = types.is_numeric_dtype(values.dtype) and not types.is_bool_dtype(values.dtype)
-    if not numeric or types.is_complex_dtype(values.dtype):
-        remedy = (
-            f"mark it as frozen: columns.frozen: [{name}]"
-            if role is Role.FEATURE
-            else "choose a numeric column, or encode this one as numbers first"
-        )
-        raise SchemaError(
-            f"column {name!r} cannot be a {role}: it is not numeric",
-            expected="integers or floating-point numbers",
-            found=f"type {values.dtype}",
-            where=f"columns.{role}",
-            remedy=remedy,
-        )
-    integer = types.is_integer_dtype(values.dtype)
-    if role is Role.FEATURE:
-        return Column(name, role, refined=True, integer=integer, why="declared")
-    continuous = inferred.role is Role.FEATURE
-    return Column(name, role, refined=continuous, integer=integer, why="declared")
-
-
-def _bounded(column: Column, minimum: float | None, maximum: float | None) -> Column:
-    where = f"columns.bounds.{column.name}"
-    if not column.refined:
-        raise SchemaError(
-            f"column {column.name!r} is {column.role} and never changes, so bounds have no meaning for it",
-            where=where,
-            remedy="remove the bounds, or list the column under columns.feature",
-        )
-    low = -math.inf if minimum is None else minimum
-    high = math.inf if maximum is None else maximum
-    finite = math.isfinite(low) and math.isfinite(high)
-    if not low < high or (column.integer and finite and math.ceil(low) > math.floor(high)):
-        raise SchemaError(
-            f"the bounds of column {column.name!r} leave no room",
-            expected="a lower bound below the upper one" + (", and a whole number between them" * column.integer),
-            found=f"[{minimum}, {maximum}]",
-            where=where,
-        )
-    return replace(column, minimum=minimum, maximum=maximum)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine import backbones
+from denograd_engine.criteria import Criterion, CrossEntropy, criterion
 from denograd_engine.devices import dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError, DenogradError, SchemaError, TooFewRowsError
 from denograd_engine.frames import Encoder
@@ -36,6 +37,8 @@ class Training:
         learning_rate: Of AdamW, decayed to zero along a half cosine over `epochs`.
         weight_decay: Of AdamW.
         holdout: Share of the items held out: random rows of a table, the last block of a series.
+        criterion: What is minimised: a name of `criteria.REGISTRY`, a function of yours, or its name as "module:name";
+            None takes the squared error for numbers and the cross-entropy for classes.
         seed: Of the initial weights, the split and the order of the batches.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
@@ -46,6 +49,7 @@ class Training:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     holdout: float = 0.2
+    criterion: str | Callable[[Tensor, Tensor], Tensor] | None = None
     seed: int = 0
     device: str = "auto"
 
@@ -65,7 +69,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Losses after one epoch, mean squared errors in standardised units."""
+    """Mean losses of a target after one epoch, in standardised units."""
 
     epoch: int
     train_loss: float
@@ -77,11 +81,13 @@ class Backbone:
     """A fitted network with the scaling that it was fitted on.
 
     Attributes:
-        module: Maps (items, *input_shape) to (items, targets), standardised.
+        module: Maps (items, *input_shape) to (items, outputs), standardised; for classes, to their logits.
         encoder: The scaling and the schema.
-        skill: Held-out R2 of each target: 1 predicts perfectly, 0 no better than the mean.
+        skill: Held-out skill of each output, R2 for numbers, McFadden's pseudo-R2 for classes: 1 predicts perfectly,
+            0 no better than the mean or the frequencies.
         residual_scale: Held-out root mean squared residual, standardised, all targets together.
         history: Losses of each epoch.
+        criterion: What it was fitted with, see `Training`.
     """
 
     module: nn.Module
@@ -89,6 +95,12 @@ class Backbone:
     skill: Mapping[str, float]
     residual_scale: float
     history: tuple[Epoch, ...] = field(default=())
+    criterion: str | Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def loss(self) -> Criterion:
+        """The criterion, ready for use."""
+        return _criterion(self.criterion, self.encoder)
 
     @property
     def mean_skill(self) -> float:
@@ -141,34 +153,87 @@ def train(
             module = copy.deepcopy(kind)
         else:
             usual = backbones.DEFAULTS["table" if schema.series is None else "series"]
-            module = backbones.build(kind or usual, problem.input_shape, len(problem.target_at), arguments)
+            module = backbones.build(kind or usual, problem.input_shape, problem.outputs, arguments)
         module.to(device)
         _require_fit(module, problem)
-        history = _fit(module, problem, fitted, held_out, training, on_epoch)
-    residual, spread = _held_out(module, problem, held_out)
-    skill = 1 - residual.square().mean(dim=0) / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+        history = _fit(module, problem, fitted, held_out, training, _criterion(training.criterion, encoder), on_epoch)
+    return _judged(module, encoder, problem, held_out, training, history)
+
+
+def assess(
+    frame: pd.DataFrame,
+    schema: Schema | Encoder,
+    module: nn.Module,
+    training: Training | None = None,
+) -> Backbone:
+    """Take a network that is trained already, and measure on these data what it is worth.
+
+    Args:
+        frame: Shape (rows, columns), in the user's units.
+        schema: The scaling that the network was trained with; or the roles of the columns, and it is taken to read
+            inputs standardised as `Encoder.fit` does.
+        module: The network; not changed.
+        training: What is held out, and the device. Items that the network was trained on flatter it.
+
+    Raises:
+        SchemaError, TimeAxisError, TooFewRowsError: If the data cannot be used.
+        ConfigError: If the network does not fit the data.
+    """
+    training = training or Training()
+    encoder = schema if isinstance(schema, Encoder) else Encoder.fit(frame, schema)
+    problem = pose(frame, encoder, resolve_device(training.device), dtype_of(module))
+    _require_fit(module, problem)
+    _, held_out = problem.split(training.holdout, training.seed)
+    return _judged(module, encoder, problem, held_out, training, ())
+
+
+def _judged(
+    module: nn.Module,
+    encoder: Encoder,
+    problem: Problem,
+    held_out: Tensor,
+    training: Training,
+    history: tuple[Epoch, ...],
+) -> Backbone:
+    loss = _criterion(training.criterion, encoder)
+    predicted, y = _held_out(module, problem, held_out)
     return Backbone(
         module=module.cpu(),
         encoder=encoder,
-        skill={name: float(value) for name, value in zip(schema.targets, skill, strict=True)},
-        residual_scale=float(residual.square().mean().sqrt()),
+        skill=dict(zip(encoder.schema.outputs, loss.skill(predicted, y).tolist(), strict=True)),
+        residual_scale=float(loss.residual(predicted, y).square().mean().sqrt()),
         history=history,
+        criterion=training.criterion,
     )
 
 
+def _criterion(named: str | Callable[[Tensor, Tensor], Tensor] | None, encoder: Encoder) -> Criterion:
+    chosen = criterion(named or ("cross_entropy" if encoder.classes else "mse"))
+    if isinstance(chosen, CrossEntropy) != bool(encoder.classes):
+        raise ConfigError(
+            "the criterion does not fit the targets",
+            expected="cross_entropy for classes, and anything else for numbers",
+            found=f"{named!r} for {'classes' if encoder.classes else 'numbers'}",
+            where="backbone.criterion",
+        )
+    return chosen
+
+
 def _require_fit(module: nn.Module, problem: Problem) -> None:
-    x, y = problem.gather(problem.known[:2])
+    x, _ = problem.gather(problem.known[:2])
     found = None
     try:
         with torch.no_grad(), frozen(module, x.device):
             shape = tuple(module(x).shape)
     except RuntimeError as error:
-        found = str(error).splitlines()[0]
+        found = str(error).partition("\n")[0]
+    except Exception as error:  # a network of the user's may raise anything, and put the data in its words
+        found = f"{type(error).__name__} in its forward pass"
     else:
-        if math.prod(shape) != y.numel():
+        if math.prod(shape) != len(x) * problem.outputs:
             found = f"predictions of shape {shape} for {len(x)} items"
     if found is not None or not list(module.parameters()):
-        targets = f"{y.shape[1]} target" + "s" * (y.shape[1] > 1)
+        targets = f"{problem.outputs} output" + "s" * (problem.outputs > 1)
         raise ConfigError(
             "the backbone does not fit the data",
             expected=f"a network with weights that maps inputs of shape {problem.input_shape} to {targets}",
@@ -183,8 +248,13 @@ def _fit(
     fitted: Tensor,
     held_out: Tensor,
     training: Training,
+    loss: Criterion,
     on_epoch: Callable[[Epoch], None] | None,
 ) -> tuple[Epoch, ...]:
+    condition: Callable[[Tensor, Tensor], None] | None = getattr(module, "condition", None)
+    if condition is not None:
+        condition(*problem.gather(fitted[:EVALUATION_BATCH]))
+        return ()
     optimiser = torch.optim.AdamW(module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, training.epochs))
     generator = torch.Generator().manual_seed(training.seed)
@@ -198,15 +268,16 @@ def _fit(
             if len(items) == 1 and len(order) > 1:
                 continue
             x, y = problem.gather(items)
-            loss = nn.functional.mse_loss(module(x).reshape(y.shape), y)
+            cost = loss.loss(module(x).reshape(len(x), -1), y).mean() / y.shape[1]
             optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            torch.autograd.backward(cost)
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
-            total += float(loss.detach()) * len(items)
+            total += float(cost.detach()) * len(items)
         schedule.step()
-        residual, _ = _held_out(module, problem, held_out)
-        epoch = Epoch(number, total / len(order), float(residual.square().mean()))
+        predicted, targets = _held_out(module, problem, held_out)
+        judged = loss.loss(predicted, targets).mean() / targets.shape[1]
+        epoch = Epoch(number, total / len(order), float(judged))
         history.append(epoch)
         if not math.isfinite(epoch.holdout_loss):
             raise DenogradError(
@@ -227,11 +298,11 @@ def _fit(
 
 
 def _held_out(module: nn.Module, problem: Problem, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Residuals of the held-out items, shape (items, T), and their targets' variance, shape (T,)."""
-    residuals, targets = [], []
+    """Predictions for the held-out items, shape (items, outputs), and their targets, shape (items, T)."""
+    predictions, targets = [], []
     with torch.no_grad(), frozen(module, problem.cells.device):
         for batch in torch.split(items, EVALUATION_BATCH):
             x, y = problem.gather(batch)
-            residuals.append(module(x).reshape(y.shape) - y)
+            predictions.append(module(x).reshape(len(x), -1))
             targets.append(y)
-    return torch.cat(residuals), torch.cat(targets).var(dim=0, correction=0)
+    return torch.cat(predictions), torch.cat(targets)

@@ -1,7 +1,7 @@
 """Windows as views of one series, and the folding of window contributions back to time steps.
 
-A window starting at step s covers steps s..s+W-1 and predicts step s+W+future-1. It never crosses from one entity to
-another, nor a gap in time.
+A window starting at step s covers steps s..s+W-1 and predicts step s+W+h-1 for each horizon h. It never crosses from
+one entity to another, nor a gap in time.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ class Windows:
         starts: Shape (windows,): first step of each, counted along the layout.
         steps: Number of steps of the series, all runs together.
         width: Steps covered, W.
-        reach: Distance from a window's first to its predicted step, W+future-1.
+        reaches: Distances from a window's first step to those that it predicts, W+h-1 for each horizon h, ascending.
     """
 
     starts: Tensor
     steps: int
     width: int
-    reach: int
+    reaches: tuple[int, ...]
 
     @classmethod
     def of(cls, layout: Layout, series: Series) -> Windows:
@@ -92,7 +92,8 @@ class Windows:
             starts.append(np.arange(first, first + run - series.span + 1, series.stride))
             first += run
         joined = np.concatenate(starts) if starts else np.empty(0)
-        return cls(torch.from_numpy(joined.astype(np.int64)), first, series.window, series.window + series.future - 1)
+        reaches = tuple(series.window + ahead - 1 for ahead in series.horizons)
+        return cls(torch.from_numpy(joined.astype(np.int64)), first, series.window, reaches)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -102,8 +103,19 @@ class Windows:
         return starts[:, None] + torch.arange(self.width, device=starts.device)
 
     def predicted(self, starts: Tensor) -> Tensor:
-        """Steps predicted by these windows, shape (windows,)."""
-        return starts + self.reach
+        """Steps predicted by these windows at the nearest horizon, shape (windows,): each stands for its window."""
+        return starts + self.reaches[0]
+
+    def ahead(self, starts: Tensor) -> Tensor:
+        """All steps predicted by these windows, shape (windows, horizons)."""
+        return starts[:, None] + torch.tensor(self.reaches, device=starts.device)
+
+    def gather(self, steps: Tensor, starts: Tensor) -> Tensor:
+        """What these windows cover of an array over the steps: (steps, C) to (windows, W, C), contiguous."""
+        first = _first_of_unbroken(starts)
+        if first is None:
+            return steps[self.covered(starts)]
+        return steps[first : first + len(starts) + self.width - 1].unfold(0, self.width, 1).transpose(1, 2).contiguous()
 
     def visits(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """How many of these windows cover, and how many predict, each step. Two tensors of shape (steps,)."""
@@ -111,7 +123,8 @@ class Windows:
         ones = torch.ones_like(starts)
         edges.index_add_(0, starts, ones).index_add_(0, starts + self.width, -ones)
         predicted = torch.zeros(self.steps, dtype=torch.int64, device=starts.device)
-        predicted.index_add_(0, self.predicted(starts), ones)
+        for reach in self.reaches:
+            predicted.index_add_(0, starts + reach, ones)
         return edges.cumsum(0)[:-1], predicted
 
     def fold_(self, into: Tensor, starts: Tensor, contributions: Tensor) -> None:
@@ -121,11 +134,15 @@ class Windows:
 
         Args:
             into: Shape (steps, P).
-            starts: Distinct, shape (windows,).
+            starts: Distinct and ascending, shape (windows,).
             contributions: Shape (windows, W, P).
         """
+        first = _first_of_unbroken(starts)
         for offset in range(self.width):
-            into.index_add_(0, starts + offset, contributions[:, offset])
+            if first is None:
+                into.index_add_(0, starts + offset, contributions[:, offset])
+            else:
+                into[first + offset : first + offset + len(starts)] += contributions[:, offset]
 
     def touched(self, moved: Tensor) -> Tensor:
         """Which windows cover or predict a moved step.
@@ -138,7 +155,15 @@ class Windows:
         """
         starts = self.starts.to(moved.device)
         before = torch.nn.functional.pad(moved.to(torch.int32).cumsum(0), (1, 0))
-        return (before[starts + self.width] > before[starts]) | moved[self.predicted(starts)]
+        return (before[starts + self.width] > before[starts]) | moved[self.ahead(starts)].any(dim=1)
+
+
+def _first_of_unbroken(starts: Tensor) -> int | None:
+    """The first of ascending starts that leave none out; None if they do."""
+    if not len(starts):
+        return None
+    first, last = starts[[0, -1]].tolist()
+    return int(first) if last - first == len(starts) - 1 else None
 
 
 def _check_time_column(time: pd.Series[Any], series: Series) -> None:
@@ -210,13 +235,15 @@ def _too_short(
     runs: NDArray[np.int64], series: Series, steps: NDArray[np.float64], time: pd.Series[Any]
 ) -> TimeAxisError:
     longest = int(runs.max(initial=0))
-    remedy = f"choose series.window below {longest - series.future + 1}, or allow longer pauses with series.max_gap"
+    remedy = (
+        f"choose series.window below {longest - series.horizons[-1] + 1}, or allow longer pauses with series.max_gap"
+    )
     if len(steps) and types.is_datetime64_any_dtype(time.dtype):
         wide = pd.Timedelta(seconds=float(np.quantile(steps, 0.99)))
         remedy += f" (99% of the steps are at most {wide})"
     return TimeAxisError(
         "no unbroken stretch of the series is long enough for one window",
-        expected=f"at least {series.span:,} steps without a gap (window {series.window} + future {series.future})",
+        expected=f"at least {series.span:,} steps without a gap ({series.window} seen, {series.horizons[-1]} ahead)",
         found=f"{longest:,} at most, in {len(runs):,} stretches",
         where="series",
         remedy=remedy,

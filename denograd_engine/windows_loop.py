@@ -1,100 +1,145 @@
-"""Refinement of a series by consensus: each step moves by the mean of what the windows that contain it ask for.
-
-Source: Alonso-Ramos et al., DenoGrad (2025), the consensus strategy: with G_t the sum of the windows' normalised
-gradients over step t and C_t the number of windows that cover it, x_t <- x_t - eta G_t / C_t. Deviation: a target
-that is also an input channel is one variable, and both its roles enter the same G_t and C_t.
-"""
+"""Refinement of a series: each step moves by the mean of what the windows that contain it ask for."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from denograd_engine.descent import (
-    Outcome,
-    Progress,
-    Settings,
-    Stop,
-    final_status,
-    linearise,
-    residuals,
-)
+from denograd_engine.descent import Outcome, Progress, Settings, Stop, final_status, residuals_of
+from denograd_engine.devices import in_parts
+from denograd_engine.local import Cells, Local
 from denograd_engine.problem import Series
+from denograd_engine.rules import GradientRule, Step, StepRule
+from denograd_engine.scan import SCANNED, ConstantGradient
+
+GATHERED = 2**20
+"""Numbers in the windows that are laid out together, for several passes through the backbone."""
 
 
-def refine_windows(module: nn.Module, problem: Series, settings: Settings, stop: Stop) -> Outcome:
+def refine_windows(module: nn.Module, problem: Series, rule: StepRule, settings: Settings, stop: Stop) -> Outcome:
     """Step the whole series, epoch by epoch.
 
     A window within the gate sleeps until a step that it covers or predicts moves. Whole epochs only: an interrupted
-    epoch changes nothing. Cells beyond their bounds are put on them first.
+    epoch changes nothing. Cells beyond their bounds are put on them first. Windows whose own target is missing have
+    nothing to say, and are not counted.
     """
-    windows, items = problem.windows, problem.known
-    device, width = problem.cells.device, problem.cells.shape[1]
-    targets = list(problem.target_at)
-    cells = problem.cells.clone()
-    if settings.limits is not None:
-        cells.copy_(torch.where(problem.movable, cells.clamp(*settings.limits), cells))
+    items, device = problem.known, problem.cells.device
+    cells = _held(problem, problem.cells.clone(), settings)
     live = replace(problem, cells=cells)
-    visits = _visits(problem)
-    refine_y = bool(problem.movable[:, targets].any())
-    everything_moves = bool(problem.movable.all()) and not problem.context.shape[1]
-
-    before = torch.zeros(len(items), len(targets), dtype=cells.dtype, device=device)
-    last = torch.zeros_like(before)
+    asks = _Asking(module, problem, rule, settings)
+    everyone = problem.visits(items).clamp_min(1).to(cells.dtype)
     iterations = torch.zeros(len(items), dtype=torch.int64, device=device)
-    crossed, stalled, outside = (torch.zeros(len(items), dtype=torch.bool, device=device) for _ in range(3))
     awake = torch.ones(len(items), dtype=torch.bool, device=device)
     epochs, interrupted = 0, False
     while epochs < settings.max_epochs and bool(awake.any()):
-        pull, stepping = torch.zeros_like(cells), torch.zeros_like(awake)
-        for at in torch.split(awake.nonzero().squeeze(1), settings.batch_size):
+        pull = torch.zeros_like(cells)
+        for batch in torch.split(awake.nonzero().squeeze(1), asks.batch_size):
             if stop.now():
                 interrupted = True
                 break
-            starts = windows.starts[items[at]]
-            x, y = live.gather(items[at])
-            move_x, move_y = (None, None) if everything_moves else problem.moves(items[at])
-            model, outside[at] = linearise(module, x, y, settings.tau, move_x, move_y, refine_y)
-            factor = settings.rule.factor(model)
-            steps = model.gradient_x[:, :, :width] * factor[:, None, None]
-            windows.fold_(pull, starts, steps)
-            if model.gradient_y is not None:
-                predictions = torch.zeros(len(at), width, dtype=cells.dtype, device=device)
-                predictions[:, targets] = model.gradient_y * factor[:, None]
-                pull.index_add_(0, windows.predicted(starts), predictions)
-            if epochs == 0:
-                before[at] = model.residual
-            crossed[at] = (model.residual * last[at] < 0).any(dim=1) & outside[at]
-            last[at] = model.residual
-            stalled[at] = outside[at] & (factor == 0)
-            stepping[at] = outside[at] & (factor != 0)
+            asks.ask(live, batch, pull, first=epochs == 0)
         if interrupted:
             break
-        step = pull / visits
+        stepping = asks.outside & ~asks.stalled & awake
+        visits = problem.visits(items[stepping]).clamp_min(1) if rule.averages_active else everyone
+        step = pull.div_(visits)
         cells += step
-        if settings.limits is not None:
-            cells.copy_(torch.where(problem.movable, cells.clamp(*settings.limits), cells))
+        _held(problem, cells, settings)
         iterations += stepping
         epochs += 1
         moved = (step != 0).any(dim=1)
-        awake = windows.touched(moved)[items] | (outside & ~stalled)
-        stop.report(Progress(epochs, settings.max_epochs, int(outside.sum()), len(items)))
+        awake = problem.windows.touched(moved)[items] | (asks.outside & ~asks.stalled)
+        stop.report(Progress(epochs / settings.max_epochs, int(asks.outside.sum()), len(items)))
 
-    after = residuals(module, live, items, settings.batch_size)
+    after = residuals_of(module, live, items, settings)
+    before = asks.before
     if settings.limits is not None or epochs == 0:
-        before = residuals(module, problem, items, settings.batch_size)
-    status = final_status(iterations, before, after, crossed, stalled, settings.tau, interrupted)
+        before = residuals_of(module, problem, items, settings)
+    status = final_status(iterations, before, after, asks.crossed, asks.stalled, settings.tau, interrupted)
     return Outcome(cells - problem.cells, items, status, iterations, before, after, epochs, interrupted)
 
 
-def _visits(problem: Series) -> torch.Tensor:
-    """C_t of every cell, shape (rows, P): windows that cover it, and, for targets, windows that predict it.
+class _Asking:
+    """Asks the windows where their cells should go, and remembers how each stood when it was last asked."""
 
-    Windows whose own target is missing have nothing to say, and are not counted.
-    """
-    covering, predicting = problem.windows.visits(problem.windows.starts[problem.known])
-    visits = covering[:, None].repeat(1, problem.cells.shape[1])
-    visits[:, list(problem.target_at)] += predicting[:, None]
-    return visits.clamp_min(1).to(problem.cells.dtype)
+    def __init__(self, module: nn.Module, problem: Series, rule: StepRule, settings: Settings) -> None:
+        self.module, self.problem, self.rule, self.settings = module, problem, rule, settings
+        self.variances = problem.noise.square() if rule.uses_noise else torch.ones_like(problem.noise)
+        alike = bool(problem.movable.all()) and not problem.context.shape[1] and bool((self.variances == 1).all())
+        self.weigh_x, self.targets_move = not alike, problem.targets_move()
+        device, count = problem.cells.device, len(problem.known)
+        shape = (count, 1 if len(problem.labels) else problem.outputs)
+        self.before, self.last = (torch.zeros(shape, dtype=problem.cells.dtype, device=device) for _ in range(2))
+        self.crossed, self.stalled, self.outside = (
+            torch.zeros(count, dtype=torch.bool, device=device) for _ in range(3)
+        )
+        self.constant, self.batch_size = None, settings.batch_size
+        if isinstance(rule, GradientRule) and settings.smoother is None:
+            self.constant = ConstantGradient.of(module, problem)
+        if self.constant is not None:
+            self.batch_size = max(self.batch_size, SCANNED)
+        else:
+            passes = GATHERED // (math.prod(problem.input_shape) * self.batch_size)
+            self.batch_size *= max(1, passes)
+
+    def ask(self, live: Series, batch: Tensor, pull: Tensor, first: bool) -> None:
+        """Add to `pull` what these windows ask for. One that asks for nothing has stalled."""
+        items = self.problem.known[batch]
+
+        residual, outside, stuck = self._step(live, items, pull)
+        if first:
+            self.before[batch] = residual
+        self.crossed[batch] = (residual * self.last[batch] < 0).any(dim=1) & outside
+        self.last[batch], self.outside[batch], self.stalled[batch] = residual, outside, stuck
+
+    def _step(self, live: Series, items: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the steps of these windows to `pull`: their residuals, who is outside the gate, who of them is stuck."""
+        rule, settings = self.rule, self.settings
+        if self.constant is not None and isinstance(rule, GradientRule):
+            return self.constant.step(live, items, pull, rule, settings)
+        cells = self._cells(live, items)
+        passes: list[tuple[Tensor | None, ...]] = []
+
+        def one(part: slice) -> None:
+            local = Local(self.module, settings.criterion, cells.part(part), settings.tau, settings.smoother)
+            if isinstance(rule, GradientRule):
+                passes.append((local.residual, local.outside, *local.gradient()))
+            else:
+                step = rule.step(local)
+                passes.append((local.residual, local.outside, *step.whole(), step.stuck))
+
+        in_parts(one, len(items), settings.batch_size)
+        residual, outside, *rest = map(_joined, zip(*passes, strict=True))
+        step = rule.along(outside, *rest) if isinstance(rule, GradientRule) else Step(*rest)
+        live.scatter_(pull, items, *step.whole())
+        return residual, outside, step.stuck
+
+    def _cells(self, live: Series, items: Tensor) -> Cells:
+        x, y = live.gather(items)
+        weight_x = weight_y = from_x = from_y = None
+        if self.weigh_x:
+            weight_x, weight_y = self.problem.weigh(items, self.variances)
+        elif self.targets_move:
+            weight_y = torch.ones_like(y)
+        if self.rule.anchored:
+            observed_x, observed_y = self.problem.gather(items)
+            from_x, from_y = observed_x - x, None if weight_y is None else observed_y - y
+        return Cells(x, y, weight_x, weight_y, from_x, from_y)
+
+
+def _held(problem: Series, cells: Tensor, settings: Settings) -> Tensor:
+    """The cells within their bounds, in place."""
+    if settings.limits is not None:
+        cells.copy_(torch.where(problem.movable, cells.clamp(*settings.limits), cells))
+    return cells
+
+
+def _joined(parts: tuple[Tensor | None, ...]) -> Any:
+    present = [part for part in parts if part is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    return torch.cat(present)

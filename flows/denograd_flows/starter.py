@@ -14,7 +14,8 @@ from denograd_engine.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from denograd_engine.schema import Column, Schema
+    from denograd_engine.columns import Column
+    from denograd_engine.schema import Schema
 
 LOOKED_AT = 100_000
 """Rows from the start of the data on which the guesses rest."""
@@ -41,7 +42,7 @@ class Starter:
 
     def describe(self) -> str:
         """In one line."""
-        from denograd_engine.schema import Role
+        from denograd_engine.columns import Role
 
         counts = ", ".join(f"{len(self.schema.names(role))} {role}" for role in Role)
         return f"a {'series' if self.schema.series else 'table'} with {counts}"
@@ -137,7 +138,8 @@ def _guess_gap(frame: pd.DataFrame, axis: str, entity: Sequence[str]) -> str | N
 
 
 def _guess_target(frame: pd.DataFrame, axis: str | None) -> str:
-    from denograd_engine.schema import Role, infer_schema
+    from denograd_engine.columns import Role
+    from denograd_engine.schema import infer_schema
 
     numeric = [str(name) for name in frame.select_dtypes("number")]
     if not numeric:
@@ -149,7 +151,7 @@ def _guess_target(frame: pd.DataFrame, axis: str | None) -> str:
 
 
 def _text(data: Path, output: Path, dataset: str, frame: pd.DataFrame, rows: int, schema: Schema, guessed: bool) -> str:
-    from denograd_engine.schema import Role
+    from denograd_engine.columns import Role
 
     source = os.path.relpath(data.absolute(), output.absolute().parent)
     lines = [
@@ -214,9 +216,9 @@ def _is_time(schema: Schema, column: Column) -> bool:
 
 
 def _reason(column: Column, frame: pd.DataFrame) -> str:
-    from denograd_engine.schema import _inferred_column
+    from denograd_engine.columns import inferred_column
 
-    why = column.why if column.why != "declared" else _inferred_column(column.name, frame[column.name], False).why
+    why = column.why if column.why != "declared" else inferred_column(column.name, frame[column.name], False).why
     missing = float(frame[column.name].isna().mean())
     if not missing:
         return why

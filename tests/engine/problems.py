@@ -41,6 +41,11 @@ def width_of(encoder):
     return len(encoder.schema.features) + encoder.context_width
 
 
+def shown(schema):
+    """Cell columns that a window shows."""
+    return len(schema.cells) if schema.series.targets_as_inputs else len(schema.features)
+
+
 @dataclass(frozen=True)
 class Linear:
     """A table or series and a linear backbone for it.
@@ -100,9 +105,20 @@ def mixed_table(targets=1, missing=False, frozen_target=False, rows=70, seed=1):
 
 
 def mixed_series(
-    targets=1, window=4, future=1, stride=1, entities=1, gap=False, missing=False, steps=70, seed=2, max_gap=None
+    targets=1,
+    window=4,
+    future=1,
+    stride=1,
+    entities=1,
+    gap=False,
+    missing=False,
+    steps=70,
+    seed=2,
+    max_gap=None,
+    targets_as_inputs=True,
+    flatten=False,
 ):
-    """Hourly series of several sites, interleaved; on demand with a pause and missing cells. Targets are inputs too."""
+    """Hourly series of several sites, interleaved; on demand with a pause and missing cells."""
     random = np.random.default_rng(seed)
     hours = [hour for hour in range(steps) if not (gap and steps // 2 <= hour < steps // 2 + 5)]
     records = [(hour, f"site {site}") for hour in hours for site in range(entities) if (hour + site) % 11 or not site]
@@ -123,12 +139,13 @@ def mixed_series(
         frame.loc[random.random(rows) < 0.1, "wind"] = np.nan
         frame.loc[random.random(rows) < 0.1, names[-1]] = np.nan
     entity = ("site",) if entities > 1 else ()
-    series = Series("time", entity, window, future, stride, max_gap or ("90min" if entities == 1 else "150min"))
+    max_gap = max_gap or ("90min" if entities == 1 else "150min")
+    series = Series("time", entity, window, future, stride, max_gap, targets_as_inputs, flatten)
     ignored = [] if entity else ["site"]
     schema = infer_schema(frame, names, ignored=ignored, series=series)
     encoder = Encoder.fit(frame, schema)
-    inputs = window * (len(schema.cells) + encoder.context_width)
-    module = linear(random.normal(size=(targets, inputs)) / 3, random.normal(size=targets) / 2)
+    inputs, outputs = window * (shown(schema) + encoder.context_width), len(schema.outputs)
+    module = linear(random.normal(size=(outputs, inputs)) / 3, random.normal(size=outputs) / 2)
     runs = []
     for site in range(entities):
         previous = None
@@ -216,51 +233,59 @@ def rows_by_hand(problem, eta, tau, epochs, refine_targets=True):
 def windows_by_hand(problem, eta, tau, epochs, refine_targets=True):
     """The published consensus, window by window; every window is looked at in every epoch."""
     cells, movable, context = encoded_by_hand(problem)
-    series, width = problem.schema.series, len(problem.schema.cells)
+    inputs, width = shown(problem.schema), len(problem.schema.cells)
     targets = list(range(len(problem.schema.features), width))
     if not refine_targets:
         movable[:, targets] = False
-    known = problem.frame[problem.schema.targets].notna().all(axis=1).tolist()
-    windows = windows_of(problem.runs, series)
-    windows = [(covered, predicted) for covered, predicted in windows if known[predicted]]
     weight, bias, moved = problem.weight, problem.bias, cells.copy()
-    tracks = {predicted: _Track() for _, predicted in windows}
+    windows = known_windows(problem)
+    tracks = {ahead[0]: _Track() for _, ahead in windows}
 
-    def residual(covered, predicted):
-        x = np.concatenate([np.concatenate([moved[row], context[row]]) for row in covered])
-        return weight @ x + bias - moved[predicted, targets]
+    def residual(covered, ahead):
+        x = np.concatenate([np.concatenate([moved[row, :inputs], context[row]]) for row in covered])
+        return weight @ x + bias - np.concatenate([moved[row, targets] for row in ahead])
 
     for _ in range(epochs):
         G, C = np.zeros_like(cells), np.zeros_like(cells)
-        for covered, predicted in windows:
-            r = residual(covered, predicted)
-            pieces = (weight.T @ r).reshape(len(covered), -1)[:, :width]
-            g_x = np.array([piece * movable[row] for piece, row in zip(pieces, covered, strict=True)])
-            g_y = -r * movable[predicted, targets]
+        for covered, ahead in windows:
+            r = residual(covered, ahead)
+            pieces = (weight.T @ r).reshape(len(covered), -1)[:, :inputs]
+            g_x = np.array([piece * movable[row, :inputs] for piece, row in zip(pieces, covered, strict=True)])
+            g_y = [-part * movable[row, targets] for part, row in zip(r.reshape(len(ahead), -1), ahead, strict=True)]
             for row in covered:
-                C[row] += 1
-            C[predicted, targets] += 1
-            g = np.concatenate([g_x.ravel(), g_y])
-            if tracks[predicted].note(r, g, tau):
+                C[row, :inputs] += 1
+            for row in ahead:
+                C[row, targets] += 1
+            g = np.concatenate([g_x.ravel(), *g_y])
+            if tracks[ahead[0]].note(r, g, tau):
                 length = np.sqrt(g @ g)
                 for row, part in zip(covered, g_x, strict=True):
-                    G[row] += part / length
-                G[predicted, targets] += g_y / length
+                    G[row, :inputs] += part / length
+                for row, part in zip(ahead, g_y, strict=True):
+                    G[row, targets] += part / length
         moved -= eta * G / np.maximum(C, 1)
-    for covered, predicted in windows:
-        tracks[predicted].end(residual(covered, predicted), tau)
+    for covered, ahead in windows:
+        tracks[ahead[0]].end(residual(covered, ahead), tau)
     return _answer(problem, cells, moved, tracks)
 
 
 def windows_of(runs, series):
-    """Rows covered and row predicted, for each window of each run."""
-    windows = []
+    """Rows covered and rows predicted, for each window of each run."""
+    windows, horizons = [], sorted(np.atleast_1d(series.future).tolist())
     for run in runs:
         start = 0
-        while start + series.window + series.future - 1 < len(run):
-            windows.append((run[start : start + series.window], run[start + series.window + series.future - 1]))
+        while start + series.window + horizons[-1] - 1 < len(run):
+            ahead = tuple(run[start + series.window + horizon - 1] for horizon in horizons)
+            windows.append((run[start : start + series.window], ahead))
             start += series.stride
     return windows
+
+
+def known_windows(problem):
+    """Those of them that predict nothing that is missing."""
+    known = problem.frame[problem.schema.targets].notna().all(axis=1).to_numpy()
+    windows = windows_of(problem.runs, problem.schema.series)
+    return [(covered, ahead) for covered, ahead in windows if known[list(ahead)].all()]
 
 
 class _Track:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from denograd_engine.columns import Column, Role
 from denograd_engine.errors import SchemaError
 from denograd_engine.frames import Encoder, Scale
-from denograd_engine.schema import Column, Role, Schema, Series, infer_schema
+from denograd_engine.schema import Schema, Series, infer_schema
 from tests.engine.problems import mixed_series, mixed_table
 from tests.engine.strategies import assert_faithful, assert_same_cells, samples
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from denograd_engine.columns import Column, Role
 from denograd_engine.errors import ConfigError, SchemaError
-from denograd_engine.schema import Column, Role, Schema, Series, infer_schema
+from denograd_engine.schema import Schema, Series, infer_schema
 
 ROWS = 400
 RANDOM = np.random.default_rng(3)
@@ -213,11 +214,14 @@ class TestMistakes:
         frame = pd.DataFrame(RANDOM.normal(size=(60, 3)))
         self.refused(lambda: infer_schema(frame, [2]), "must be text", "found: 0, 1, 2", "astype(str)")
 
-    @pytest.mark.parametrize("column", [["SECRET", "b"] * 200, [True, False] * 200, MEASURED * 1j])
-    def test_a_target_that_is_no_number(self, column):
+    @pytest.mark.parametrize(
+        ("column", "task"),
+        [(["SECRET", "b"] * 200, "regression"), ([True, False] * 200, "regression"), (MEASURED * 1j, None)],
+    )
+    def test_a_target_that_is_no_number(self, column, task):
         frame = frame_of(z=column)
         self.refused(
-            lambda: infer_schema(frame, "z"),
+            lambda: infer_schema(frame, "z", task=task),
             "column 'z' cannot be a target: it is not numeric",
             "integers or floating-point",
             f"type {frame['z'].dtype}",

@@ -332,7 +332,7 @@ class TestInputErrors:
     @pytest.mark.parametrize("module", [nn.Linear(5, 1), nn.Linear(2, 3), nn.Softmax(1)])
     def test_a_module_that_does_not_fit_the_data(self, module):
         frame, schema = learnable()
-        self.refused(ConfigError, lambda: train(frame, schema, module, training=QUICK), "(2,)", "1 target")
+        self.refused(ConfigError, lambda: train(frame, schema, module, training=QUICK), "(2,)", "1 output")
 
     def test_an_mlp_reads_windows_too(self):
         frame, schema = wave()

@@ -21,7 +21,8 @@ MODEST = settings(max_examples=60, deadline=None, derandomize=True)
 def layouts(draw):
     runs = tuple(draw(st.lists(st.integers(1, 15), min_size=1, max_size=5)))
     steps = sum(runs)
-    series = Series("t", window=draw(st.integers(1, 6)), future=draw(st.integers(1, 4)), stride=draw(st.integers(1, 4)))
+    horizons = st.integers(1, 4) | st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True).map(tuple)
+    series = Series("t", window=draw(st.integers(1, 6)), future=draw(horizons), stride=draw(st.integers(1, 4)))
     return Layout(np.arange(steps), runs, np.arange(float(steps))), series
 
 
@@ -34,12 +35,13 @@ def naive_windows(layout, series):
 class TestWindows:
     @MODEST
     @given(layouts())
-    def test_each_covers_w_steps_and_predicts_one_of_the_same_run(self, given):
+    def test_each_covers_w_steps_and_predicts_others_of_the_same_run(self, given):
         layout, series = given
         windows, naive = Windows.of(layout, series), naive_windows(layout, series)
         assert len(windows) == len(naive)
         assert windows.covered(windows.starts).tolist() == [list(covered) for covered, _ in naive]
-        assert windows.predicted(windows.starts).tolist() == [predicted for _, predicted in naive]
+        assert windows.ahead(windows.starts).tolist() == [list(ahead) for _, ahead in naive]
+        assert windows.predicted(windows.starts).tolist() == [ahead[0] for _, ahead in naive]
         assert windows.steps == sum(layout.runs)
 
     @MODEST
@@ -51,7 +53,7 @@ class TestWindows:
         covering, predicting = windows.visits(windows.starts[torch.tensor(chosen, dtype=torch.int64)])
         steps = range(windows.steps)
         assert covering.tolist() == [sum(step in naive[at][0] for at in chosen) for step in steps]
-        assert predicting.tolist() == [sum(step == naive[at][1] for at in chosen) for step in steps]
+        assert predicting.tolist() == [sum(step in naive[at][1] for at in chosen) for step in steps]
 
     @MODEST
     @given(layouts(), st.data())
@@ -59,7 +61,7 @@ class TestWindows:
         layout, series = given
         windows, naive = Windows.of(layout, series), naive_windows(layout, series)
         moved = data.draw(st.lists(st.booleans(), min_size=windows.steps, max_size=windows.steps))
-        expected = [any(moved[step] for step in covered) or moved[predicted] for covered, predicted in naive]
+        expected = [any(moved[step] for step in (*covered, *ahead)) for covered, ahead in naive]
         assert windows.touched(torch.tensor(moved)).tolist() == expected
 
     @MODEST
@@ -213,7 +215,7 @@ class TestTimeAxisErrors:
             Series("t", window=5, future=2),
             "no unbroken stretch",
             "at least 7 steps",
-            "window 5 + future 2",
+            "(5 seen, 2 ahead)",
             "5 at most, in 2 stretches",
             "series.window below 4",
             "series.max_gap",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from denograd_engine import windows_loop
 from denograd_engine.refinement import Refining, refine
 from denograd_engine.schema import Series, infer_schema
 from tests.engine.problems import (
@@ -35,6 +36,11 @@ CASES = [
     {"entities": 2, "gap": True, "stride": 2, "future": 2, "steps": 90},
     {"missing": True},
     {"targets": 2, "entities": 2, "gap": True, "missing": True, "window": 3, "future": 3},
+    {"future": (1, 3)},
+    {"future": (4, 2), "targets": 2, "stride": 2, "steps": 110},
+    {"future": (1, 2, 5), "targets": 2, "entities": 2, "gap": True, "missing": True, "window": 3},
+    {"targets_as_inputs": False},
+    {"targets_as_inputs": False, "future": (1, 3), "targets": 2, "entities": 2, "gap": True, "missing": True},
 ]
 
 
@@ -50,7 +56,7 @@ class TestPlainLoop:
         assert len(set(answer.status)) >= 3
         assert_answers(refined(problem, eta=0.3, tau=0.3, max_epochs=12), problem, answer)
 
-    @pytest.mark.parametrize("case", [{"targets": 2}, {"missing": True, "entities": 2}])
+    @pytest.mark.parametrize("case", [{"targets": 2}, {"missing": True, "entities": 2}, {"future": (1, 3)}])
     def test_fixed_targets_keep_their_cells_in_both_roles(self, case):
         problem = mixed_series(**case)
         result = refined(problem, eta=0.3, tau=0.3, max_epochs=8, refine_targets=False)
@@ -71,14 +77,14 @@ class TestPlainLoop:
     def test_a_window_whose_target_is_missing_does_not_count(self):
         problem = mixed_series(missing=True)
         windows = windows_of(problem.runs, problem.schema.series)
-        lacking = [predicted for _, predicted in windows if pd.isna(problem.frame["power0"].iloc[predicted])]
+        lacking = [predicted for _, (predicted,) in windows if pd.isna(problem.frame["power0"].iloc[predicted])]
         result = refined(problem, eta=0.3, tau=0.3, max_epochs=1)
         assert len(lacking) > 3
         assert (result.rows["status"].iloc[lacking] == "skipped").all()
         steps = np.zeros((70, 2))
         visits = np.zeros((70, 2))
         cells, movable, context = encoded_by_hand(problem)
-        for covered, predicted in windows:
+        for covered, (predicted,) in windows:
             if predicted in lacking:
                 continue
             x = np.concatenate([np.concatenate([cells[row], context[row]]) for row in covered])
@@ -132,7 +138,7 @@ class TestOneSpike:
     def test_windows_that_nothing_touches_are_not_asked_again(self, problem):
         asked = []
         problem.backbone.module.register_forward_hook(lambda module, given, output: asked.append(len(output)))
-        refined(problem, eta=0.01, tau=0.05, max_epochs=20)
+        refined(problem, eta=0.01, tau=0.05, max_epochs=20, batch_size=100)
         before, *epochs, after = asked
         assert before == after == 69
         # the outlying window, the one that covers the moved target, and the one that predicts the moved input
@@ -141,8 +147,10 @@ class TestOneSpike:
 
 
 class TestBatches:
+    @pytest.mark.parametrize("gathered", [1, 2**20])
     @pytest.mark.parametrize("case", [{}, {"targets": 2, "entities": 2, "gap": True, "missing": True}])
-    def test_the_result_does_not_depend_on_their_size(self, case):
+    def test_the_result_does_not_depend_on_their_size(self, monkeypatch, case, gathered):
+        monkeypatch.setattr(windows_loop, "GATHERED", gathered)
         problem = mixed_series(**case)
         found = [refined(problem, eta=0.3, tau=0.3, max_epochs=10, batch_size=size) for size in (1, 7, 10_000)]
         for other in found[1:]:
@@ -203,7 +211,7 @@ class TestStatus:
         problem = mixed_series(steps=90)
         cells, _, _ = encoded_by_hand(problem)
         windows = windows_of(problem.runs, problem.schema.series)
-        broken = [predicted for covered, predicted in windows if cells[covered[0], 0] > 1.7]
+        broken = [predicted for covered, (predicted,) in windows if cells[covered[0], 0] > 1.7]
         backbone = fitted(problem.frame, problem.schema, Holed(problem.backbone.module))
         for eta in (0.01, "auto"):
             result = refine(problem.frame, backbone, Refining(eta=eta, tau=0.3, max_epochs=3, device="cpu"))
@@ -230,7 +238,8 @@ class TestInterruption:
         assert result.rows["status"].tolist() == ["skipped"] * 4 + labels
 
     @pytest.mark.parametrize(("batches", "epochs"), [(2, 0), (7, 1), (16, 2)])
-    def test_an_epoch_that_was_cut_short_changes_nothing(self, batches, epochs):
+    def test_an_epoch_that_was_cut_short_changes_nothing(self, monkeypatch, batches, epochs):
+        monkeypatch.setattr(windows_loop, "GATHERED", 1)
         problem = mixed_series()
         turns, seen = iter(range(1000)), []
         result = refine(
@@ -261,6 +270,6 @@ def test_progress_is_reported_after_every_epoch():
         Refining(eta=0.3, tau=0.3, max_epochs=7, device="cpu"),
         on_progress=seen.append,
     )
-    assert [one.epoch for one in seen] == list(range(1, result.totals.epochs + 1))
-    assert {(one.max_epochs, one.items) for one in seen} == {(7, 66)}
+    np.testing.assert_allclose([one.share for one in seen], np.arange(1, result.totals.epochs + 1) / 7)
+    assert {one.items for one in seen} == {66}
     assert seen[0].active == (result.rows["residual_before"].abs() > 0.3).sum()

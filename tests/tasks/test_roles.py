@@ -5,9 +5,10 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from denograd_engine.columns import Role
 from denograd_engine.errors import SchemaError
 from denograd_engine.refinement import Refining
-from denograd_engine.schema import Role, Series
+from denograd_engine.schema import Series
 from denograd_engine.training import Training
 from denograd_tasks.roles import refining_of, schema_of, training_of
 from denograd_tasks.settings import parse_settings

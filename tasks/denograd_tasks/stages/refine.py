@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pyarrow as pa
-from prefect import task
 
 from denograd_tasks.content import content_digest
-from denograd_tasks.keys import StageKey
+from denograd_tasks.keys import stage
 from denograd_tasks.models import load_backbone
 from denograd_tasks.progress import listener
 from denograd_tasks.records import Refined, Snapshot, TrainedBackbone
@@ -28,18 +27,13 @@ NAMESPACE = UUID("5f2f6f0e-5a0c-4f3e-9d0a-0d6e6f677261")
 ROWS_FILE = "rows.parquet"
 
 
-@task(
-    name="refine",
-    cache_policy=StageKey(
-        determinants=lambda given: {
-            "snapshot": given["snapshot"].digest,
-            "backbone": given["backbone"].digest,
-            **given["settings"].model_dump(mode="json", include={"dataset", "refine", "device"}),
-            "root": given["settings"].publish.root,
-        }
-    ),
-    persist_result=True,
-    result_serializer="json",
+@stage(
+    lambda given: {
+        "snapshot": given["snapshot"].digest,
+        "backbone": given["backbone"].digest,
+        **given["settings"].model_dump(mode="json", include={"dataset", "refine", "device"}),
+        "root": given["settings"].publish.root,
+    }
 )
 def refine(snapshot: Snapshot, backbone: TrainedBackbone, settings: Settings) -> Refined:
     """Move the rows towards what the backbone has understood; the outcome is staged, not published.
@@ -82,15 +76,14 @@ class _Progress:
     def __enter__(self) -> _Progress:
         from prefect.artifacts import create_progress_artifact
 
-        self.artifact = create_progress_artifact(progress=0.0, key="refinement", description="Share of epochs run")
+        self.artifact = create_progress_artifact(progress=0.0, key="refinement", description="Share of the work done")
         return self
 
     def __call__(self, progress: Progress) -> None:
-        share = progress.epoch / progress.max_epochs
-        text = f"epoch {progress.epoch}, {progress.active:,} of {progress.items:,} outside the gate"
-        listener().advanced("refine", share, text)
+        text = f"{progress.active:,} of {progress.items:,} outside the gate"
+        listener().advanced("refine", progress.share, text)
         if time.monotonic() - self.told > 1.0:
-            self._update(share)
+            self._update(progress.share)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
