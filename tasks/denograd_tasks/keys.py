@@ -10,8 +10,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from prefect import Task, task
 from prefect.cache_policies import CachePolicy
 
 from denograd_engine import __version__
@@ -19,9 +20,10 @@ from denograd_engine.errors import DenogradError
 from denograd_tasks.records import Record
 
 if TYPE_CHECKING:
-    from prefect import Task
     from prefect.context import TaskRunContext
 
+P = ParamSpec("P")
+R = TypeVar("R", bound=Record)
 Determinants = Callable[[dict[str, Any]], dict[str, Any]]
 """From a task's parameters to plain data that determine its result."""
 
@@ -57,13 +59,27 @@ class StageKey(CachePolicy):
         return key
 
 
-def lookup(task: Task[..., Any], parameters: dict[str, Any]) -> tuple[str, Record | None]:
+def stage(determinants: Determinants) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Makes a function a stage: a task of its name, whose record is kept under the digest of these determinants."""
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return task(
+            name=function.__name__,
+            cache_policy=StageKey(determinants=determinants),
+            persist_result=True,
+            result_serializer="json",
+        )(function)
+
+    return decorate
+
+
+def lookup(stage: Task[..., Any], parameters: dict[str, Any]) -> tuple[str, Record | None]:
     """The key under which a stage with these parameters is kept, and its record if there is an intact one."""
     from prefect.results import ResultStore, get_result_store
 
-    policy = cast(StageKey, task.cache_policy)
-    stem = f"{task.name}-{digest_of([__version__, policy.determinants(parameters)])}"
-    store = cast(ResultStore, get_result_store().update_for_task(task))
+    policy = cast(StageKey, stage.cache_policy)
+    stem = f"{stage.name}-{digest_of([__version__, policy.determinants(parameters)])}"
+    store = cast(ResultStore, get_result_store().update_for_task(stage))
     attempt = 0
     while True:
         key = stem if not attempt else f"{stem}-{attempt}"

@@ -5,12 +5,14 @@ Every record can say whether what it points to is still there, unchanged.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from denograd_engine.backbones.custom import is_custom
 from denograd_tasks.store import open_store
 
 
@@ -129,21 +131,50 @@ class InputCheck(Record):
         return f"{len(self.gates)} checks passed" if not warned else f"{len(self.gates)} checks, {warned} warnings"
 
 
+class Architecture(BaseModel):
+    """What it takes to run a network besides its weights.
+
+    Attributes:
+        kind: As in the configuration.
+        arguments: Of its construction.
+        input_shape: Of one input.
+        outputs: Width of its prediction.
+        source: sha256 of the source of a network of the user's own.
+        rebuilt: Whether it is constructed again to take the weights; else its exported program is run.
+        criterion: What it was fitted with, by name; None is the usual one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    input_shape: tuple[int, ...]
+    outputs: int
+    source: str | None = None
+    rebuilt: bool = True
+    criterion: str | None = None
+
+    def to_json(self) -> bytes:
+        """Canonical JSON."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1).encode()
+
+
 class TrainedBackbone(Record):
     """The frozen network.
 
     Attributes:
-        kind: Architecture.
+        architecture: What it is.
         model_uri: In MLflow's registry.
-        run_id: The MLflow run of its training.
+        run_id: The MLflow run of its training, or of its assessment if it came trained.
         tracking_uri: The MLflow server or store.
-        digest: sha256 of weights and scaling.
+        digest: sha256 of architecture, weights and scaling.
         skill: Held-out R2 of each target.
         residual_scale: Held-out root mean squared residual, standardised.
-        history: Epoch, training loss and held-out loss, each epoch.
+        history: Epoch, training loss and held-out loss, each epoch; empty if it came trained.
+        adopted: Whether it was taken from the registry as it is.
     """
 
-    kind: str
+    architecture: Architecture
     model_uri: str
     run_id: str
     tracking_uri: str
@@ -151,6 +182,7 @@ class TrainedBackbone(Record):
     skill: dict[str, float]
     residual_scale: float
     history: tuple[tuple[int, float, float], ...]
+    adopted: bool = False
 
     def intact(self) -> bool:
         from denograd_tasks.tracking import run_exists
@@ -158,11 +190,24 @@ class TrainedBackbone(Record):
         return super().intact() and run_exists(self.tracking_uri, self.run_id)
 
     @property
+    def kind(self) -> str:
+        """Its architecture in short: of a path, the last part."""
+        kind = self.architecture.kind
+        return kind.rsplit("/", 1)[-1] if is_custom(kind) else kind
+
+    @property
+    def weights(self) -> File:
+        """The file of its weights."""
+        return self.files[0]
+
+    @property
     def mean_skill(self) -> float:
         return sum(self.skill.values()) / len(self.skill)
 
     def describe(self) -> str:
-        return f"{self.kind}, held-out R2 {self.mean_skill:.3f} after {len(self.history)} epochs"
+        name = f"{self.model_uri} as it is" if self.adopted else self.kind
+        skill = f"{name}, held-out R2 {self.mean_skill:.3f}"
+        return skill + (f" after {len(self.history)} epochs" if self.history else "")
 
 
 class Refined(Record):

@@ -24,6 +24,8 @@ from pydantic_core import PydanticCustomError
 
 from denograd_engine.errors import ConfigError
 from denograd_tasks.home import default_root, default_tracking_uri
+from denograd_tasks.kinds import Kind
+from denograd_tasks.kinds import anchored as anchored_kind
 from denograd_tasks.settings_errors import config_error
 
 
@@ -82,7 +84,7 @@ class TrainingSettings(_Section):
 class BackboneSettings(_Section):
     """The network that learns the data."""
 
-    kind: Literal["mlp", "lstm"] | None = Field(None, description="Default: mlp for tables, lstm for series.")
+    kind: Kind | None = Field(None, description="Default: mlp for tables, lstm for series.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="Of the architecture, such as hidden: 128.")
     training: TrainingSettings = TrainingSettings()
 
@@ -192,7 +194,8 @@ class Settings(_Section):
             return path if remote else os.path.normpath((folder / Path(path).expanduser()).absolute())
 
         publish = self.publish.model_copy(update={"root": anchored(self.publish.root)})
-        return self.model_copy(update={"source": anchored(self.source), "publish": publish})
+        backbone = self.backbone.model_copy(update={"kind": anchored_kind(self.backbone.kind, folder)})
+        return self.model_copy(update={"source": anchored(self.source), "backbone": backbone, "publish": publish})
 
     def public(self) -> dict[str, Any]:
         """Plain data that may be written down: credentials in addresses are left out."""

@@ -73,12 +73,14 @@ def _wrong_value(problem: Mapping[str, Any], model: Model, where: str) -> Config
     missing = problem["type"] == "missing"
     rule, meaning = _rule(problem, model), _meaning(at, model)
     number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    near = problem.get("ctx", {}).get("near")
+    quotes = "write a name of digits in quotes" if number and rule in (TEXT, NAMES) else None
     return ConfigError(
         f"{_path(at[:-1] if missing else at)}: this value cannot be used",
         expected=". ".join(text for text in (rule, meaning) if text),
         found=_short(_brief.repr(given)),
         where=where,
-        remedy="write a name of digits in quotes" if number and rule in (TEXT, NAMES) else None,
+        remedy=f"did you mean {near!r}?" if near else quotes,
     )
 
 

@@ -157,6 +157,26 @@ def end_leftovers(uri: str, experiment: str, key: str) -> int:
     return len(left)
 
 
+def log_model_folder(server: MlflowClient, experiment: str, run_id: str, folder: Path) -> str:
+    """Log a local folder in MLflow's layout as the run's model; returns the model's id.
+
+    To be called within `fluent`.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.models import Model
+
+    known = server.get_run(run_id).data.params
+    logged = server.create_logged_model(experiment, name="backbone", source_run_id=run_id, params=known)
+    described = Model.load(str(folder))
+    described.run_id, described.model_id, described.model_uuid = run_id, logged.model_id, logged.model_id
+    described.artifact_path = logged.artifact_location
+    described.save(str(folder / "MLmodel"))
+    server.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    server.log_model_artifacts(logged.model_id, str(folder))
+    server.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    return str(logged.model_id)
+
+
 def register(server: MlflowClient, name: str, source: str, run_id: str, model_id: str) -> str:
     """Register a logged model as the next version of `name`, with the alias `champion`; returns the version."""
     from mlflow.exceptions import MlflowException

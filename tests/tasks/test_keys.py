@@ -9,7 +9,7 @@ from prefect.filesystems import LocalFileSystem
 from denograd_engine.errors import DataError
 from denograd_tasks import keys
 from denograd_tasks.keys import digest_of, lookup
-from denograd_tasks.records import File, Refined, Snapshot, TrainedBackbone, Verdict
+from denograd_tasks.records import Architecture, File, Refined, Snapshot, TrainedBackbone, Verdict
 from denograd_tasks.settings import parse_settings
 from denograd_tasks.stages.check_fidelity import check_fidelity
 from denograd_tasks.stages.check_input import check_input
@@ -82,7 +82,7 @@ def records(tmp_path):
         "backbone": TrainedBackbone(
             root=root,
             files=(file,),
-            kind="mlp",
+            architecture=Architecture(kind="mlp", input_shape=(1,), outputs=1),
             model_uri="models:/set/1",
             run_id="r",
             tracking_uri="t",
@@ -142,6 +142,16 @@ def test_the_bytes_and_the_place_of_the_source_matter_to_ingestion_alone(setting
     edited = all_keys(settings(), records)
     assert changed(before, edited) == {"ingest"}
     assert changed(before, renamed) == {"ingest", "report"}
+
+
+def test_the_source_of_a_network_matters_to_training_alone(settings, records, tmp_path):
+    nets = tmp_path / "nets.py"
+    nets.write_text("class Net: ...\n")
+    given = settings(backbone={"kind": f"{nets}:Net"})
+    before = all_keys(given, records)
+    assert all_keys(given, records) == before
+    nets.write_text("class Net: pass\n")
+    assert changed(before, all_keys(given, records)) == {"train_backbone"}
 
 
 def test_a_known_truth_matters_to_the_report(settings, records):

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from denograd_tasks.records import (
+    Architecture,
     File,
     Gate,
     InputCheck,
@@ -94,7 +95,7 @@ def test_a_backbone_needs_its_finished_run(store, file, home):
     record = TrainedBackbone(
         root=store.root,
         files=(file,),
-        kind="mlp",
+        architecture=Architecture(kind="mlp", input_shape=(1,), outputs=1),
         model_uri="models:/set/1",
         run_id=run.info.run_id,
         tracking_uri=uri,
@@ -108,6 +109,10 @@ def test_a_backbone_needs_its_finished_run(store, file, home):
     assert record.intact()
     assert record.mean_skill == 0.375
     assert record.describe() == "mlp, held-out R2 0.375 after 2 epochs"
+    adopted = record.model_copy(update={"adopted": True, "history": ()})
+    assert adopted.describe() == "models:/set/1 as it is, held-out R2 0.375"
+    own = Architecture(kind="/a/b/nets.py:Net", input_shape=(1,), outputs=1)
+    assert record.model_copy(update={"architecture": own}).kind == "nets.py:Net"
     client(uri).delete_run(run.info.run_id)
     assert not record.intact()
     assert not record.model_copy(update={"run_id": "0" * 32}).intact()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from denograd_engine.backbones import REGISTRY
 from denograd_engine.errors import ConfigError
 from denograd_tasks.home import home
 from denograd_tasks.settings import Bound, Settings, load_settings, parse_settings
@@ -150,6 +151,39 @@ def test_the_step_length_is_automatic_or_a_number(given, kept):
     assert settings(refine={"eta": given}).refine.eta == kept
 
 
+@pytest.mark.parametrize("kind", [*REGISTRY, "nets.py:Net", "../my nets.py:Net", "mypkg.nets:Net", "nets:Net"])
+def test_a_backbone_is_one_of_ours_or_a_class_of_the_users(kind):
+    assert settings(backbone={"kind": kind}).backbone.kind == kind
+
+
+@pytest.mark.parametrize("kind", ["models:/rooms/3", "models:/rooms@champion", "models:/my rooms@a-b"])
+def test_a_backbone_may_be_a_registered_model(kind):
+    assert settings(backbone={"kind": kind}).backbone.kind == kind
+
+
+def test_a_slip_in_the_name_of_a_backbone_is_answered_with_the_nearest():
+    assert refusal(backbone={"kind": "lstmm"}).remedy == "did you mean 'lstm'?"
+    assert refusal(backbone={"kind": "resnet"}).remedy is None
+
+
+def test_a_file_with_a_network_is_taken_from_the_folder_of_the_configuration(load, tmp_path):
+    text = "dataset: set\nsource: s\ncolumns: {target: y}\nbackbone: {kind: '%s'}\n"
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    (folder / "beside.py").touch()
+    for given, kept in {
+        "nets.py:Net": f"{folder}/nets.py:Net",
+        "../nets.py:Net": f"{tmp_path}/nets.py:Net",
+        "/abs/nets.py:Net": "/abs/nets.py:Net",
+        "beside:Net": f"{folder}/beside.py:Net",
+        "elsewhere:Net": "elsewhere:Net",
+        "mypkg.nets:Net": "mypkg.nets:Net",
+        "models:/rooms/3": "models:/rooms/3",
+        "lstm": "lstm",
+    }.items():
+        assert load(text % given).backbone.kind == kept
+
+
 def test_what_is_not_given_of_a_gate_keeps_its_default():
     gates = settings(
         gates={"swd": {"max": 0.3}, "std_ratio": {"severity": "warning"}, "column_rho": {"min": 0.5}, "rho": {}}
@@ -269,7 +303,15 @@ WRONG = [
     ("series", "time", "a section with keys such as time, entity, window"),
     ("series.window", 0, "at least 1"),
     ("series.max_gap", [1], "text"),
-    ("backbone.kind", "cnn", "'mlp' or 'lstm'"),
+    ("backbone.kind", "resnet", "mlp, lstm, "),
+    ("backbone.kind", "resnet", "nets.py:MyNet or mypkg.nets:MyNet"),
+    ("backbone.kind", "", "mlp, lstm, "),
+    ("backbone.kind", 5, "text"),
+    ("backbone.kind", "nets.py", "the class in the file as well, such as nets.py:MyNet"),
+    ("backbone.kind", "my nets:Net", "mlp, lstm, "),
+    ("backbone.kind", "models:/rooms", "models:/name/3, or models:/name@alias"),
+    ("backbone.kind", "models:/rooms/latest", "models:/name/3, or models:/name@alias"),
+    ("backbone.kind", "models:/rooms/0", "models:/name/3, or models:/name@alias"),
     ("backbone.arguments", 5, "a mapping"),
     ("backbone.training.epochs", 0, "at least 1"),
     ("backbone.training.epochs", 1.5, "a whole number"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import mlflow
@@ -12,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from denograd_engine import __version__
-from denograd_engine.errors import DataError, SchemaError, StoreError, TimeAxisError
+from denograd_engine.errors import ConfigError, DataError, SchemaError, StoreError, TimeAxisError
 from denograd_engine.frames import Encoder
 from denograd_tasks import check_fidelity, check_input, ingest, publish, quarantine, refine, report, train_backbone
 from denograd_tasks.content import content_digest
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import Store, sha256_of
 from denograd_tasks.tables import read_table
-from denograd_tasks.tracking import client, experiment_of, run_exists
+from denograd_tasks.tracking import client, experiment_of, fluent, run_exists
 from denograd_tasks.versions import history, newest, numbers, resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Prefect leaves its clients' open
@@ -442,8 +443,6 @@ def test_threads_that_train_at_once_are_kept_apart(cleaned_small, tmp_path, raci
 
 
 def test_a_run_of_the_users_own_stays_open(cleaned_small, tmp_path):
-    from denograd_tasks.tracking import fluent
-
     other = f"sqlite:///{tmp_path}/mlflow.db"
     settings = again(cleaned_small, tracking={"uri": other})
     experiment = experiment_of(other, "mine")
@@ -521,3 +520,222 @@ def test_stages_are_named_and_imported_lazily():
     assert all(getattr(denograd_tasks, name) is stage for name, stage in zip(names, stages, strict=True))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = denograd_tasks.nothing
+
+
+NETS = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, input_shape, outputs):
+        super().__init__()
+        self.layer = nn.Linear(input_shape[0], outputs)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Branching(Net):
+    def forward(self, x):
+        y = self.layer(x)
+        return 2 * y if float(y.detach()[0, 0]) > 1e9 else y
+"""
+BRISK = {"epochs": 20, "batch_size": 32, "learning_rate": 0.05}
+
+
+@pytest.fixture
+def own(make_settings, small, tmp_path):
+    """Makes settings for the small table with a network in a file of the user's, and a tracking store of their own."""
+    (tmp_path / "nets.py").write_text(NETS)
+
+    def own(name, **changes):
+        backbone = {"kind": f"{tmp_path}/nets.py:{name}", "training": BRISK}
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+        return make_settings(small, tmp_path, dataset="own", backbone=backbone, tracking={"uri": uri}, **changes)
+
+    return own
+
+
+@pytest.mark.parametrize(("name", "file"), [("Net", "model.pt2"), ("Branching", "model.safetensors")])
+def test_a_network_of_the_users_goes_all_the_way(clean, own, name, file):
+    settings = own(name)
+    run = clean(settings)
+    assert run.verdict.passed
+    assert run.backbone.kind == f"nets.py:{name}"
+    assert [Path(one.path).name for one in run.backbone.files] == [file, "encoder.json", "architecture.json"]
+    assert clean(settings).reused == CACHED
+
+    server = client(settings.tracking.uri)
+    version = server.get_model_version_by_alias("own", "champion")
+    assert version.run_id == run.backbone.run_id
+    assert {"encoder.json", "architecture.json"} <= {one.path for one in server.list_artifacts(version.run_id)}
+    with fluent(settings.tracking.uri):
+        folder = Path(mlflow.artifacts.download_artifacts(run.backbone.model_uri))
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {file, "encoder.json", "architecture.json", "MLmodel"} <= files
+    assert not [one for one in files if one.endswith((".pth", ".pkl", ".pickle"))]
+    assert sha256_of(next(folder.rglob(file))) == run.backbone.weights.sha256
+
+
+def test_an_edited_network_is_trained_anew(clean, own, tmp_path):
+    first = clean(own("Net"))
+    (tmp_path / "nets.py").write_text(NETS + "# nothing but a remark\n")
+    edited = clean(own("Net"))
+    assert edited.reused == {"ingest", "check_input"}
+    assert edited.backbone.digest != first.backbone.digest
+
+
+@pytest.fixture
+def adopting(cleaned_small):
+    """Makes settings that take a registered model for the small table."""
+
+    def adopting(kind="models:/small@champion", **changes):
+        return again(cleaned_small, backbone={"kind": kind}, **changes)
+
+    return adopting
+
+
+def test_a_registered_model_of_an_earlier_run_is_used_as_it_is(cleaned_small, adopting):
+    server = client(cleaned_small.settings.tracking.uri)
+    champion = server.get_model_version_by_alias("small", "champion")
+    number = champion.version
+    before = len(server.search_model_versions("name = 'small'"))
+    taken = train_backbone.fn(cleaned_small.snapshot, adopting())
+    assert taken.adopted
+    assert taken.model_uri == f"models:/small/{number}"
+    assert taken.digest == cleaned_small.backbone.digest
+    assert taken.files == cleaned_small.backbone.files
+    assert taken.skill == pytest.approx(cleaned_small.backbone.skill)
+    assert taken.architecture == cleaned_small.backbone.architecture
+    assert taken.history == ()
+    assert len(server.search_model_versions("name = 'small'")) == before
+    assert server.get_model_version_by_alias("small", "champion").version == number
+    run = server.get_run(taken.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["kind"] == taken.model_uri
+    (model,) = run.inputs.model_inputs
+    measured = server.get_logged_model(model.model_id).metrics
+    assert {one.run_id for one in measured if one.key == "skill/y"} == {champion.run_id, taken.run_id}
+
+
+def test_the_version_counts_and_not_the_alias(cleaned_small, adopting, prefect_api):
+    from denograd_tasks.keys import lookup
+
+    def key(settings):
+        return lookup(train_backbone, {"snapshot": cleaned_small.snapshot, "settings": settings})[0]
+
+    server = client(cleaned_small.settings.tracking.uri)
+    number = server.get_model_version_by_alias("small", "champion").version
+    assert key(adopting()) == key(adopting(f"models:/small/{number}"))
+    assert key(adopting(seed=1)) != key(adopting())
+    other = train_backbone.fn(cleaned_small.snapshot, again(cleaned_small, seed=2))
+    assert other.model_uri != f"models:/small/{number}"
+    assert key(adopting()) != key(adopting(f"models:/small/{number}"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"columns": {"target": "y", "frozen": "a"}}, "features: a, b"),
+        ({"columns": {"target": "a"}}, "features: a, b"),
+        ({"columns": {"target": "y", "ignored": "a"}}, "features: a, b"),
+    ],
+)
+def test_a_model_of_other_columns_is_refused(cleaned_small, adopting, changes, expected):
+    with pytest.raises(ConfigError, match="trained on other columns") as caught:
+        train_backbone.fn(cleaned_small.snapshot, adopting(**changes))
+    assert caught.value.expected == expected
+
+
+def test_bounds_of_now_hold_for_an_adopted_model(cleaned_small, adopting):
+    bounds = {"a": [-1, 1]}
+    taken = train_backbone.fn(cleaned_small.snapshot, adopting(columns={"target": "y", "bounds": bounds}))
+    encoder = Encoder.from_dict(json.loads(Store(taken.root).read(taken.file("encoder.json").path)))
+    assert (encoder.schema["a"].minimum, encoder.schema["a"].maximum) == (-1, 1)
+
+
+def logged_elsewhere(settings, module, name, **how):
+    """Registers a model as somebody else would."""
+    from mlflow.models import infer_signature
+
+    example = np.zeros((2, 2), dtype=np.float32)
+    server = client(settings.tracking.uri)
+    experiment = experiment_of(settings.tracking.uri, "theirs")
+    with fluent(settings.tracking.uri), mlflow.start_run(experiment_id=experiment), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pytorch.log_model(
+            module,
+            name="theirs",
+            registered_model_name=name,
+            signature=infer_signature(example, example[:, :1]),
+            pip_requirements=["torch"],
+            **how,
+        )
+    return server.search_model_versions(f"name = '{name}'")[0]
+
+
+def test_a_program_of_somebody_elses_reads_standardised_columns(clean, cleaned_small, adopting):
+    import torch
+
+    module = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        module.weight.fill_(0.7)
+        module.bias.zero_()
+    example = np.zeros((2, 2), dtype=np.float32)
+    logged_elsewhere(cleaned_small.settings, module, "sum", serialization_format="pt2", input_example=example)
+    run = clean(adopting("models:/sum/1", gates={"swd": {"max": 1}}))
+    assert run.backbone.skill["y"] > 0.9
+    assert run.backbone.kind == run.backbone.model_uri == "models:/sum/1"
+    assert not run.backbone.architecture.rebuilt
+    assert run.refined.totals["moved"] > 0
+    wide = adopting("models:/sum/1", columns={"target": "y", "ignored": "a"})
+    with pytest.raises(ConfigError, match="does not fit the data"):
+        train_backbone.fn(cleaned_small.snapshot, wide)
+
+
+class Trap:
+    """Leaves a proof where it was unpickled."""
+
+    def __init__(self, proof):
+        self.proof = proof
+
+    def __reduce__(self):
+        return (Path.touch, (self.proof,))
+
+
+def test_a_pickled_model_is_refused_and_not_unpickled(cleaned_small, adopting, tmp_path):
+    import torch
+
+    version = logged_elsewhere(cleaned_small.settings, torch.nn.Linear(2, 1), "pickled", serialization_format="pickle")
+    with fluent(cleaned_small.settings.tracking.uri):
+        place = client(cleaned_small.settings.tracking.uri).get_logged_model(version.source.removeprefix("models:/"))
+    (weights,) = Path(place.artifact_location.removeprefix("file://")).rglob("model.pth")
+    torch.save(Trap(tmp_path / "proof"), weights)
+    with pytest.raises(ConfigError, match="not in the pt2 format") as caught:
+        train_backbone.fn(cleaned_small.snapshot, adopting("models:/pickled/1"))
+    assert "model.pth" in caught.value.found
+    assert "serialization_format='pt2'" in caught.value.remedy
+    assert not (tmp_path / "proof").exists()
+
+
+def test_weights_without_a_program_need_the_class_in_the_configuration(clean, own):
+    settings = own("Branching")
+    run = clean(settings)
+    kept = again(run, backbone={"kind": run.backbone.model_uri})
+    with pytest.raises(ConfigError, match="no program, only weights") as caught:
+        train_backbone.fn(run.snapshot, kept)
+    assert "nets.py:Branching" in caught.value.found
+
+
+def test_a_network_of_the_users_is_adopted_by_its_program(clean, own, tmp_path):
+    run = clean(own("Net"))
+    (tmp_path / "nets.py").unlink()
+    taken = train_backbone.fn(run.snapshot, again(run, backbone={"kind": run.backbone.model_uri}))
+    assert taken.digest == run.backbone.digest
+    assert taken.skill == pytest.approx(run.backbone.skill)
+
+
+@pytest.mark.parametrize("kind", ["models:/nothing/1", "models:/small/999", "models:/small@nobody"])
+def test_a_model_that_is_not_registered_is_named(cleaned_small, adopting, kind):
+    with pytest.raises(ConfigError, match=f"no model '{kind}' in the registry"):
+        train_backbone.fn(cleaned_small.snapshot, adopting(kind))

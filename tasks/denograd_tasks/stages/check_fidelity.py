@@ -6,11 +6,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from prefect import task
-
 from denograd_engine.errors import StoreError
 from denograd_tasks.gates import Measured, judge
-from denograd_tasks.keys import StageKey, digest_of
+from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.models import SCALING
 from denograd_tasks.records import Refined, Snapshot, TrainedBackbone, Verdict
 from denograd_tasks.settings import Bound, Settings
@@ -23,20 +21,15 @@ if TYPE_CHECKING:
 SOFTER = "raise refine.tau, or lower refine.max_epochs, so that less is moved"
 
 
-@task(
-    name="check_fidelity",
-    cache_policy=StageKey(
-        determinants=lambda given: {
-            "snapshot": given["snapshot"].digest,
-            "backbone": given["backbone"].digest,
-            "attempt": given["refined"].attempt,
-            "gates": given["settings"].gates.model_dump(mode="json"),
-            "dataset": given["settings"].dataset,
-            "root": given["settings"].publish.root,
-        }
-    ),
-    persist_result=True,
-    result_serializer="json",
+@stage(
+    lambda given: {
+        "snapshot": given["snapshot"].digest,
+        "backbone": given["backbone"].digest,
+        "attempt": given["refined"].attempt,
+        "gates": given["settings"].gates.model_dump(mode="json"),
+        "dataset": given["settings"].dataset,
+        "root": given["settings"].publish.root,
+    }
 )
 def check_fidelity(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refined, settings: Settings) -> Verdict:
     """Measure the refined data against the observed, judge every gate, and keep the evidence.

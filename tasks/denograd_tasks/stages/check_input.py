@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-
 from denograd_engine.errors import DataError
 from denograd_tasks.gates import Measured, judge
-from denograd_tasks.keys import StageKey, digest_of
+from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.records import Gate, InputCheck, Snapshot
 from denograd_tasks.roles import schema_of
 from denograd_tasks.settings import Settings
@@ -30,12 +28,7 @@ def _determinants(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@task(
-    name="check_input",
-    cache_policy=StageKey(determinants=_determinants),
-    persist_result=True,
-    result_serializer="json",
-)
+@stage(_determinants)
 def check_input(snapshot: Snapshot, settings: Settings) -> InputCheck:
     """Check columns, types, missing shares, finite values, time axis and number of rows.
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prefect import task
 
 from denograd_tasks.home import scratch
-from denograd_tasks.keys import StageKey
+from denograd_tasks.keys import stage
 from denograd_tasks.records import Snapshot
 from denograd_tasks.settings import Settings
 from denograd_tasks.sources import fingerprint, open_source, read_batches, unreadable
@@ -18,18 +17,13 @@ from denograd_tasks.store import open_store
 from denograd_tasks.tables import put_file, write_parquet
 
 
-@task(
-    name="ingest",
-    cache_policy=StageKey(
-        determinants=lambda given: {
-            "files": fingerprint(given["settings"].source),
-            "source": given["settings"].source,
-            "dataset": given["settings"].dataset,
-            "root": given["settings"].publish.root,
-        }
-    ),
-    persist_result=True,
-    result_serializer="json",
+@stage(
+    lambda given: {
+        "files": fingerprint(given["settings"].source),
+        "source": given["settings"].source,
+        "dataset": given["settings"].dataset,
+        "root": given["settings"].publish.root,
+    }
 )
 def ingest(settings: Settings) -> Snapshot:
     """Read the source and keep a copy of it under its content's digest.

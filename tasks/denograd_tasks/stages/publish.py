@@ -165,6 +165,8 @@ def _body(
         },
         "model": {
             "kind": backbone.kind,
+            "architecture": backbone.architecture.model_dump(mode="json"),
+            "adopted": backbone.adopted,
             "uri": backbone.model_uri,
             "digest": backbone.digest,
             "skill": backbone.skill,

@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-
 from denograd_engine import __version__
-from denograd_tasks.keys import StageKey, digest_of
+from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.models import SCALING
 from denograd_tasks.records import Refined, Report, Snapshot, TrainedBackbone, Verdict
 from denograd_tasks.settings import Settings
@@ -32,7 +30,7 @@ def _determinants(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@task(name="report", cache_policy=StageKey(determinants=_determinants), persist_result=True, result_serializer="json")
+@stage(_determinants)
 def report(
     snapshot: Snapshot,
     backbone: TrainedBackbone,

@@ -4,63 +4,83 @@ from __future__ import annotations
 
 import tempfile
 import time
-import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
 from prefect.runtime import flow_run
 
+from denograd_engine.backbones.custom import is_custom, source_digest
 from denograd_engine.errors import ServiceError
+from denograd_tasks.adoption import adopt, find_version
+from denograd_tasks.exports import export
 from denograd_tasks.home import scratch
-from denograd_tasks.keys import StageKey, digest_of
-from denograd_tasks.models import PROGRAM, SCALING, encoder_json, require_weights, weights_digest
+from denograd_tasks.keys import digest_of, stage
+from denograd_tasks.kinds import registered
+from denograd_tasks.models import ARCHITECTURE, SCALING, encoder_json, require_weights, weights_digest
 from denograd_tasks.progress import listener
-from denograd_tasks.records import File, Snapshot, TrainedBackbone
+from denograd_tasks.records import Architecture, Snapshot, TrainedBackbone
 from denograd_tasks.roles import schema_of, training_of
 from denograd_tasks.settings import Settings
-from denograd_tasks.store import Store, open_store
+from denograd_tasks.store import open_store
 from denograd_tasks.tables import put_bytes, put_file, read_table, to_frame
-from denograd_tasks.tracking import KEY_TAG, client, end_leftovers, experiment_of, fluent, register, tracking_errors
+from denograd_tasks.tracking import (
+    KEY_TAG,
+    client,
+    end_leftovers,
+    experiment_of,
+    fluent,
+    log_model_folder,
+    register,
+    tracking_errors,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+    from torch import Tensor, nn
 
     from denograd_engine.training import Backbone, Epoch
+
+EXAMPLES = 5
+"""Items that an export is tried with."""
 
 
 def _determinants(given: dict[str, Any]) -> dict[str, Any]:
     settings: Settings = given["settings"]
     return {
         "snapshot": given["snapshot"].digest,
-        **settings.model_dump(mode="json", include={"dataset", "columns", "series", "backbone", "seed", "device"}),
+        **settings.model_dump(mode="json", include={"dataset", "columns", "series", "seed", "device"}),
+        "backbone": _backbone_of(settings),
         "tracking": settings.tracking.uri,
         "root": settings.publish.root,
     }
 
 
-@task(
-    name="train_backbone",
-    cache_policy=StageKey(determinants=_determinants),
-    persist_result=True,
-    result_serializer="json",
-)
+def _backbone_of(settings: Settings) -> dict[str, Any]:
+    """What determines the network: the settings, and what they name as it is now."""
+    kind = settings.backbone.kind
+    if kind is not None and registered(kind):
+        version = find_version(settings.tracking.uri, kind)
+        return {"version": asdict(version), "holdout": settings.backbone.training.holdout}
+    plain = settings.backbone.model_dump(mode="json")
+    return {**plain, "source": source_digest(kind)} if kind is not None and is_custom(kind) else plain
+
+
+@stage(_determinants)
 def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
-    """Train on the snapshot and register the model with the alias `champion`.
+    """Train on the snapshot and register the model with the alias `champion`; or take one from the registry as it is.
 
     Raises:
         DataError: If the data cannot be trained on.
+        ConfigError: If the backbone cannot be constructed, fetched or exported, or does not fit the data.
         ServiceError: If the tracking server does not answer.
         StoreError: If an earlier export of the same weights is damaged.
     """
-    from denograd_engine.backbones import DEFAULTS
-    from denograd_engine.training import train
-
-    store, uri = open_store(settings.publish.root), settings.tracking.uri
-    frame = to_frame(read_table(store, snapshot.files[0].path))
-    kind = settings.backbone.kind or DEFAULTS["series" if settings.series else "table"]
+    uri = settings.tracking.uri
+    frame = to_frame(read_table(open_store(settings.publish.root), snapshot.files[0].path))
     key = digest_of(_determinants({"snapshot": snapshot, "settings": settings}))
     server = client(uri)
     experiment = experiment_of(uri, settings.dataset)
@@ -78,32 +98,11 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
         )
     run_id = run.info.run_id
     try:
-        with tracking_errors(uri):
-            _log_parameters(server, run_id, settings, kind)
-            curve = _Curve(server, run_id, settings.backbone.training.epochs)
-            backbone = train(
-                frame, schema_of(frame, settings), kind, settings.backbone.arguments, training_of(settings), curve
-            )
-            curve.flush()
-            digest = weights_digest(backbone.module, backbone.encoder)
-            server.log_metric(run_id, "residual_scale", backbone.residual_scale)
-            for target, skill in backbone.skill.items():
-                server.log_metric(run_id, f"skill/{_metric_name(target)}", skill)
-            server.set_tag(run_id, "denograd.model", digest)
-            with fluent(uri):
-                model_uri, files = _log_model(server, uri, run_id, backbone, frame, settings, store, digest)
-            trained = TrainedBackbone(
-                root=settings.publish.root,
-                files=files,
-                kind=kind,
-                model_uri=model_uri,
-                run_id=run_id,
-                tracking_uri=uri,
-                digest=digest,
-                skill=dict(backbone.skill),
-                residual_scale=backbone.residual_scale,
-                history=tuple((one.epoch, one.train_loss, one.holdout_loss) for one in backbone.history),
-            )
+        with tracking_errors(uri), tempfile.TemporaryDirectory(dir=scratch()) as folder:
+            if registered(settings.backbone.kind):
+                trained = _adopted(server, run_id, frame, settings, Path(folder))
+            else:
+                trained = _trained(server, experiment, run_id, frame, settings, Path(folder))
             require_weights(trained)
             server.set_terminated(run_id, "FINISHED")
     except BaseException:
@@ -111,6 +110,136 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
             server.set_terminated(run_id, "FAILED")
         raise
     return trained
+
+
+def _trained(
+    server: MlflowClient, experiment: str, run_id: str, frame: pd.DataFrame, settings: Settings, folder: Path
+) -> TrainedBackbone:
+    """Train, log and register a network."""
+    from denograd_engine.backbones import DEFAULTS
+    from denograd_engine.training import train
+
+    kind = settings.backbone.kind or DEFAULTS["series" if settings.series else "table"]
+    source = source_digest(kind) if is_custom(kind) else None
+    _log_parameters(server, run_id, settings, kind)
+    curve = _Curve(server, run_id, settings.backbone.training.epochs)
+    backbone = train(frame, schema_of(frame, settings), kind, settings.backbone.arguments, training_of(settings), curve)
+    curve.flush()
+    with _lent(backbone, frame) as (module, inputs, outputs):
+        architecture = Architecture(
+            kind=kind,
+            arguments=settings.backbone.arguments,
+            input_shape=tuple(inputs.shape[1:]),
+            outputs=outputs,
+            source=source,
+            criterion=_named(backbone),
+        )
+        exported = export(module, backbone.encoder, architecture, inputs, folder / "model")
+    with fluent(settings.tracking.uri):
+        model_id = log_model_folder(server, experiment, run_id, exported.folder)
+        version = register(server, settings.dataset, f"models:/{model_id}", run_id, model_id)
+    return _record(
+        server,
+        run_id,
+        backbone,
+        exported.architecture,
+        exported.weights,
+        f"models:/{settings.dataset}/{version}",
+        model_id,
+        settings,
+    )
+
+
+def _adopted(
+    server: MlflowClient, run_id: str, frame: pd.DataFrame, settings: Settings, folder: Path
+) -> TrainedBackbone:
+    """Take a registered model, and measure what it is worth on these data."""
+    from mlflow.entities import LoggedModelInput
+
+    from denograd_engine.training import assess
+
+    uri, kind = settings.tracking.uri, str(settings.backbone.kind)
+    version = find_version(uri, kind)
+    server.log_param(run_id, "kind", version.uri)
+    server.log_param(run_id, "holdout", settings.backbone.training.holdout)
+    if version.model_id is not None:
+        server.log_inputs(run_id, models=[LoggedModelInput(version.model_id)])
+    schema = schema_of(frame, settings)
+    adopted = adopt(uri, version, folder, schema)
+    architecture = adopted.architecture
+    held_out = replace(training_of(settings), device="cpu")  # a program stays on the device that it was exported on
+    if architecture is not None:
+        held_out = replace(held_out, criterion=architecture.criterion)
+    backbone = assess(frame, adopted.encoder or schema, adopted.module, held_out)
+    if architecture is None:
+        with _lent(backbone, frame) as (_, inputs, outputs):
+            architecture = Architecture(
+                kind=version.uri,
+                input_shape=tuple(inputs.shape[1:]),
+                outputs=outputs,
+                rebuilt=False,
+                criterion=_named(backbone),
+            )
+    record = _record(server, run_id, backbone, architecture, adopted.weights, version.uri, version.model_id, settings)
+    return record.model_copy(update={"adopted": True})
+
+
+def _record(
+    server: MlflowClient,
+    run_id: str,
+    backbone: Backbone,
+    architecture: Architecture,
+    weights: Path,
+    model_uri: str,
+    model_id: str | None,
+    settings: Settings,
+) -> TrainedBackbone:
+    """Write down what was measured of the logged model, and keep the files in the publishing root."""
+    digest = weights_digest(backbone.module, backbone.encoder, architecture)
+    server.log_metric(run_id, "residual_scale", backbone.residual_scale, model_id=model_id)
+    for target, skill in backbone.skill.items():
+        server.log_metric(run_id, f"skill/{_metric_name(target)}", skill, model_id=model_id)
+    server.set_tag(run_id, "denograd.model", digest)
+    store, inside = open_store(settings.publish.root), f"{settings.dataset}/models/{digest}"
+    described = {SCALING: encoder_json(backbone.encoder), ARCHITECTURE: architecture.to_json()}
+    for name, content in described.items():
+        server.log_text(run_id, content.decode(), name)
+    return TrainedBackbone(
+        root=settings.publish.root,
+        files=(
+            put_file(store, weights, f"{inside}/{weights.name}"),
+            *(put_bytes(store, content, f"{inside}/{name}") for name, content in described.items()),
+        ),
+        architecture=architecture,
+        model_uri=model_uri,
+        run_id=run_id,
+        tracking_uri=settings.tracking.uri,
+        digest=digest,
+        skill=dict(backbone.skill),
+        residual_scale=backbone.residual_scale,
+        history=tuple((one.epoch, one.train_loss, one.holdout_loss) for one in backbone.history),
+    )
+
+
+def _named(backbone: Backbone) -> str | None:
+    """The name of its criterion, which settings always have."""
+    return backbone.criterion if isinstance(backbone.criterion, str) else None
+
+
+@contextmanager
+def _lent(backbone: Backbone, frame: pd.DataFrame) -> Iterator[tuple[nn.Module, Tensor, int]]:
+    """The network, frozen on the CPU, with a few of its inputs and the width of its predictions."""
+    import torch
+
+    from denograd_engine.devices import dtype_of, frozen
+    from denograd_engine.problem import pose
+
+    problem = pose(frame, backbone.encoder, torch.device("cpu"), dtype_of(backbone.module))
+    inputs, _ = problem.gather(problem.known[:EXAMPLES])
+    with frozen(backbone.module, torch.device("cpu")) as module:
+        with torch.no_grad():
+            outputs = module(inputs).numel() // len(inputs)
+        yield module, inputs, outputs
 
 
 class _Curve:
@@ -154,52 +283,6 @@ def _log_parameters(server: MlflowClient, run_id: str, settings: Settings, kind:
         **({f"series.{name}": value for name, value in settings.series} if settings.series else {}),
     }
     server.log_batch(run_id, params=[Param(name, str(value)) for name, value in plain.items()])
-
-
-def _log_model(
-    server: MlflowClient,
-    uri: str,
-    run_id: str,
-    backbone: Backbone,
-    frame: pd.DataFrame,
-    settings: Settings,
-    store: Store,
-    digest: str,
-) -> tuple[str, tuple[File, ...]]:
-    """Log, register and export the model; returns its registry URI and its files in the publishing root."""
-    import mlflow
-    import torch
-    from mlflow.models import infer_signature
-
-    from denograd_engine.devices import frozen
-    from denograd_engine.problem import pose
-
-    problem = pose(frame, backbone.encoder, torch.device("cpu"), torch.float32)
-    example, _ = problem.gather(problem.known[:2])
-    with frozen(backbone.module, torch.device("cpu")) as module, torch.no_grad():
-        signature = infer_signature(example.numpy(), module(example).numpy())
-        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id, nested=True):
-            warnings.simplefilter("ignore")
-            info = mlflow.pytorch.log_model(
-                module,
-                name="backbone",
-                serialization_format="pt2",
-                signature=signature,
-                input_example=example.numpy(),
-                pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-            )
-    version = register(server, settings.dataset, info.model_uri, run_id, info.model_id)
-    scaling = encoder_json(backbone.encoder)
-    server.log_text(run_id, scaling.decode(), SCALING)
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        local = Path(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=folder, tracking_uri=uri))
-        program = next(local.rglob("*.pt2"))
-        folder_in_store = f"{settings.dataset}/models/{digest}"
-        files = (
-            put_file(store, program, f"{folder_in_store}/{PROGRAM}"),
-            put_bytes(store, scaling, f"{folder_in_store}/{SCALING}"),
-        )
-    return f"models:/{settings.dataset}/{version}", files
 
 
 def _metric_name(column: str) -> str:

@@ -1,0 +1,225 @@
+"""A model out of MLflow's registry in place of training one. Nothing in it is unpickled.
+
+A version that an earlier run registered brings its scaling and its architecture along. Any other is taken to read
+standardised inputs: features, then frozen columns, in the order of the data.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from denograd_engine.backbones import REGISTRY
+from denograd_engine.errors import ConfigError, StoreError
+from denograd_tasks.kinds import registered
+from denograd_tasks.models import ARCHITECTURE, PROGRAM, SCALING, WEIGHTS, load_module
+from denograd_tasks.records import Architecture
+from denograd_tasks.settings import without_credentials
+from denograd_tasks.tracking import client, fluent, tracking_errors
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from denograd_engine.frames import Encoder
+    from denograd_engine.schema import Schema
+
+WHERE = "backbone.kind"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version, found by its number or an alias.
+
+    Attributes:
+        uri: By its number.
+        source: Where its files are; another model registered under a number that became free has another.
+        model_id: Of the logged model, if it is one.
+        run_id: The run that logged it, if it says so.
+    """
+
+    uri: str
+    source: str
+    model_id: str | None
+    run_id: str | None
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A model that came trained.
+
+    Attributes:
+        module: The network.
+        weights: The local file that it was read from.
+        encoder: Its scaling, None if it brought none.
+        architecture: What it is, None if it did not say.
+    """
+
+    module: nn.Module
+    weights: Path
+    encoder: Encoder | None
+    architecture: Architecture | None
+
+
+def find_version(uri: str, kind: str) -> ModelVersion:
+    """The version that a kind such as `models:/name@alias` means now.
+
+    Raises:
+        ConfigError: If there is none.
+        ServiceError: If the tracking server does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    named = registered(kind)
+    assert named is not None
+    server = client(uri)
+    with tracking_errors(uri):
+        try:
+            if named.alias is not None:
+                found = server.get_model_version_by_alias(named.name, named.alias)
+            else:
+                found = server.get_model_version(named.name, str(named.version))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise ConfigError(
+                f"there is no model {kind!r} in the registry",
+                found=str(error).splitlines()[0][:200],
+                where=f"{WHERE}, {without_credentials(uri)}",
+                remedy="check its name and version, and tracking.uri",
+            ) from None
+    source = str(found.source)
+    model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else found.model_id
+    return ModelVersion(f"models:/{named.name}/{found.version}", source, model_id or None, found.run_id or None)
+
+
+def adopt(uri: str, version: ModelVersion, folder: Path, schema: Schema) -> Adopted:
+    """Fetch a registered version.
+
+    Args:
+        uri: The tracking server.
+        version: Which one.
+        folder: Where its files go.
+        schema: The columns as they are now.
+
+    Raises:
+        ConfigError: If it is pickled, needs code that the configuration does not name, or was trained on other columns.
+        StoreError: If loading it would run code that is hidden in it.
+    """
+    import mlflow
+
+    with fluent(uri), tracking_errors(uri):
+        mlflow.artifacts.download_artifacts(version.uri, dst_path=str(folder), tracking_uri=uri)
+    architecture = _architecture(folder, version)
+    weights = _weights(folder, version, architecture)
+    module = load_module(weights, architecture or _unknown(version), "cpu")
+    scaling = _scaling(uri, version, folder)
+    return Adopted(module, weights, None if scaling is None else _agreed(scaling, schema, version), architecture)
+
+
+def _architecture(folder: Path, version: ModelVersion) -> Architecture | None:
+    """What the model says that it is; only networks of ours are constructed on its word."""
+    path = folder / ARCHITECTURE
+    if not path.is_file():
+        return None
+    try:
+        found = Architecture.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise StoreError(
+            "the architecture of the model cannot be read", where=f"{version.uri}, {ARCHITECTURE}"
+        ) from None
+    return found if found.kind in REGISTRY else found.model_copy(update={"rebuilt": False})
+
+
+def _unknown(version: ModelVersion) -> Architecture:
+    return Architecture(kind=version.uri, input_shape=(), outputs=0, rebuilt=False)
+
+
+def _weights(folder: Path, version: ModelVersion, architecture: Architecture | None) -> Path:
+    rebuilt = architecture is not None and architecture.rebuilt
+    found = sorted(path for name in ((PROGRAM, WEIGHTS) if rebuilt else (PROGRAM,)) for path in folder.rglob(name))
+    if found:
+        return found[0]
+    if architecture is not None:
+        raise ConfigError(
+            f"the model {version.uri} is no program, only weights",
+            found=f"weights of {architecture.kind}, which torch.export could not follow",
+            where=WHERE,
+            remedy="train it here, with its own class as backbone.kind",
+        )
+    pickled = [path.name for path in folder.rglob("*") if path.suffix in (".pth", ".pt", ".pkl", ".pickle")]
+    raise ConfigError(
+        f"the model {version.uri} is not in the pt2 format",
+        expected="a model of torch.export, which runs no code when it is loaded",
+        found=f"a pickled model ({pickled[0]}), which is never loaded" if pickled else "no model.pt2",
+        where=WHERE,
+        remedy="log it anew: mlflow.pytorch.log_model(model, serialization_format='pt2', input_example=...)",
+    )
+
+
+def _scaling(uri: str, version: ModelVersion, folder: Path) -> Encoder | None:
+    """From beside the weights, or from the run that registered it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from denograd_engine.frames import Encoder
+
+    path = folder / SCALING
+    if not path.is_file() and version.run_id is not None:
+        with fluent(uri):
+            try:
+                fetched = mlflow.artifacts.download_artifacts(
+                    f"runs:/{version.run_id}/{SCALING}", dst_path=str(folder), tracking_uri=uri
+                )
+            except (MlflowException, OSError):  # a run of somebody else's has no such artefact
+                return None
+        path = Path(fetched)
+    if not path.is_file():
+        return None
+    try:
+        return Encoder.from_dict(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            "the scaling of the model cannot be read", found=type(error).__name__, where=f"{version.uri}, {SCALING}"
+        ) from None
+
+
+def _agreed(encoder: Encoder, schema: Schema, version: ModelVersion) -> Encoder:
+    """The model's scaling with the columns' roles of now; what it reads and predicts must be what it was trained on."""
+    before, now = _read_by(encoder.schema), _read_by(schema)
+    for what, one in before.items():
+        if one != now[what]:
+            raise ConfigError(
+                f"the model {version.uri} was trained on other columns",
+                expected=f"{what}: {_listed(one)}",
+                found=_listed(now[what]),
+                where="columns" if what != "time axis" else "series",
+                remedy="declare the columns as they were, or train a model on these",
+            )
+    return replace(encoder, schema=schema)
+
+
+def _read_by(schema: Schema) -> dict[str, list[str]]:
+    from denograd_engine.columns import Role
+
+    series = schema.series
+    axis = [] if series is None else [f"{name} {value}" for name, value in vars(series).items() if name in _SHAPING]
+    return {
+        "features": schema.features,
+        "targets": schema.targets,
+        "columns of numbers": schema.cells,
+        "frozen columns": schema.names(Role.FROZEN),
+        "time axis": axis,
+    }
+
+
+_SHAPING = {"window", "future", "targets_as_inputs", "flatten"}
+"""Settings of a series on which the shape or the meaning of inputs and predictions depends."""
+
+
+def _listed(names: list[str]) -> str:
+    text = ", ".join(names[:12]) or "none"
+    return text + (f" and {len(names) - 12} more" if len(names) > 12 else "")
