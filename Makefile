@@ -34,8 +34,10 @@ check: $(READY) ## Lint, type-check and enforce the architecture
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(READY) ## Compare with the published package, in its own folder
+bench: $(READY) ## Compare with the published package and with the least possible time; measure how time and memory grow
 	@$(BIN)/python -m tests.benchmarks.parity
+	@$(BIN)/python -m tests.benchmarks.speed
+	@$(BIN)/python -m tests.benchmarks.scaling
 
 lock: ## Renew constraints.txt
 	@$(PYTHON) -m venv .bench/lock && .bench/lock/bin/python -m pip install --quiet uv
