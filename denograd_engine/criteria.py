@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from denograd_engine.errors import ConfigError
+from denograd_engine.user_code import CRITERION, is_custom, load
 
 
 class Criterion(ABC):
@@ -147,7 +146,8 @@ def criterion(named: str | Callable[[Tensor, Tensor], Tensor] | Criterion) -> Cr
     """The criterion called so, or a user's own.
 
     Args:
-        named: A name of `REGISTRY`, an importable function or class as "module:name", or a function.
+        named: A name of `REGISTRY`, a function or class of the user's own such as "mypkg.losses:my_loss", or the
+            function itself.
 
     Raises:
         ConfigError: If there is no such criterion.
@@ -158,22 +158,11 @@ def criterion(named: str | Callable[[Tensor, Tensor], Tensor] | Criterion) -> Cr
         return Custom(named)
     if named in REGISTRY:
         return REGISTRY[named]()
-    if ":" not in named:
+    if not is_custom(named):
         raise ConfigError(
             f"there is no criterion {named!r}",
-            expected=", ".join(REGISTRY) + ", or a function of yours as package.module:name",
-            where="backbone.criterion",
+            expected=", ".join(REGISTRY) + ", or a function of yours such as mypkg.losses:my_loss",
+            where=CRITERION.where,
         )
-    return Custom(_imported(named))
-
-
-def _imported(named: str) -> Callable[[Tensor, Tensor], Tensor]:
-    module, _, attribute = named.partition(":")
-    try:
-        found: Any = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"criterion {named!r} cannot be imported", found=str(error).splitlines()[0], where="backbone.criterion"
-        ) from None
-    function: Callable[[Tensor, Tensor], Tensor] = found() if isinstance(found, type) else found
-    return function
+    found = load(named, CRITERION)
+    return Custom(found() if isinstance(found, type) else found)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine.criteria import Criterion
+from denograd_engine.devices import in_parts
 from denograd_engine.problem import Problem
 
 if TYPE_CHECKING:
@@ -145,8 +146,14 @@ class Outcome:
 
 def residuals(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
     """The residuals of these inputs and targets, shape (items, R)."""
-    with torch.no_grad():
-        return criterion.residual(module(x).reshape(len(x), -1), y)
+    parts: list[Tensor] = []
+
+    def one(part: slice) -> None:
+        with torch.no_grad():
+            parts.append(criterion.residual(module(x[part]).reshape(len(x[part]), -1), y[part]))
+
+    in_parts(one, len(x), len(x))
+    return torch.cat(parts)
 
 
 def residuals_of(module: nn.Module, problem: Problem, items: Tensor, settings: Settings) -> Tensor:

@@ -119,10 +119,16 @@ def batch_size_for(module: nn.Module, input_shape: tuple[int, ...], like: Tensor
             remembered[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    x = like.new_zeros(PROBED_ITEMS, *input_shape).requires_grad_()
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        module(x)
-    of_each = max(1, (sum(remembered.values()) or x.numel() * x.element_size()) // PROBED_ITEMS)
+    def ask(part: slice) -> None:
+        remembered.clear()
+        x = like.new_zeros(part.stop - part.start, *input_shape).requires_grad_()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            module(x)
+        asked[:] = [len(x), sum(remembered.values()) or x.numel() * x.element_size()]
+
+    asked = [1, 1]
+    in_parts(ask, PROBED_ITEMS, PROBED_ITEMS)
+    of_each = max(1, asked[1] // asked[0])
     if like.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(like.device)
         fewest, room, most = 1, free // 4, 2**20

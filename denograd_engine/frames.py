@@ -191,9 +191,7 @@ class Encoder:
         label = self.schema.label
         if label is None:
             return np.empty(0, dtype=np.int64)
-        text = frame[label].astype(str).where(frame[label].notna(), None)
-        codes: NDArray[np.int64] = pd.Categorical(text, categories=list(self.classes)).codes.astype(np.int64)
-        return codes
+        return pd.Index(self.classes).get_indexer(pd.Index(_class_names(frame[label]))).astype(np.int64)
 
     def _require_columns(self, frame: pd.DataFrame) -> None:
         series = self.schema.series
@@ -234,8 +232,7 @@ class Encoder:
 
 
 def _classes_of(values: pd.Series[Any]) -> tuple[str, ...]:
-    present = values.dropna().astype(str)
-    classes = tuple(sorted(present.unique()))
+    classes = tuple(sorted(_class_names(values.dropna()).unique()))
     if not 1 < len(classes) <= MOST_CLASSES:
         raise SchemaError(
             f"column {values.name!r} does not hold classes that can be learnt",
@@ -245,6 +242,12 @@ def _classes_of(values: pd.Series[Any]) -> tuple[str, ...]:
             remedy="choose another target, or set columns.task: regression if it holds numbers",
         )
     return classes
+
+
+def _class_names(values: pd.Series[Any]) -> pd.Series[str]:
+    """The text by which classes are told apart, None where missing: 1 and 1.0 are the same."""
+    text = values.astype(str).where(values.notna(), None)
+    return text.str.removesuffix(".0") if types.is_float_dtype(values.dtype) else text
 
 
 def _numbers(values: pd.Series[Any]) -> NDArray[np.float64]:

@@ -117,14 +117,14 @@ def refine(
     rule = rules.rule(refining.rule, None if refining.eta == "auto" else refining.eta, refining.arguments)
     with frozen(backbone.module, device) as module:
 
-        def posed(part: pd.DataFrame) -> Problem:
-            problem = pose(part, encoder, device, dtype_of(module), fewest=0)
+        def posed(part: pd.DataFrame, fewest: int = 0) -> Problem:
+            problem = pose(part, encoder, device, dtype_of(module), fewest)
             if not refining.refine_targets:
                 problem.movable[:, list(problem.target_at)] = False
             return problem
 
         in_series = encoder.schema.series is not None
-        whole = posed(frame) if in_series or len(frame) <= CHUNK else None
+        whole = posed(frame, fewest=1) if in_series or len(frame) <= CHUNK else None
         probe = whole or posed(frame.iloc[:: len(frame) // PROBED_ROWS])
         settings = _settings(module, probe, backbone, refining)
         eta = rule.prepare(module, probe, settings, backbone.residual_scale)

@@ -182,6 +182,13 @@ def infer_schema(
             found=", ".join(schema.targets),
             where="columns.target",
         )
+    if schema.label is not None and series is not None and len(series.horizons) > 1:
+        raise SchemaError(
+            "classes are predicted at one horizon",
+            expected="one number of steps ahead",
+            found=", ".join(map(str, series.horizons)),
+            where="series.future",
+        )
     if not schema.refined:
         raise SchemaError(
             "no column can be refined",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine.criteria import Criterion
+from denograd_engine.devices import in_parts
 from denograd_engine.errors import ConfigError
 from denograd_engine.problem import Problem
 
@@ -175,16 +176,16 @@ def _sigma(smoother: Smoother, criterion: Criterion, probe: Problem) -> float:
     """The weight noise at which the skill has fallen by `LOSS_OF_SKILL`, found by bisection of its logarithm."""
     items = probe.known[:: max(1, len(probe.known) // PROBED_ITEMS)]
     x, y = probe.gather(items)
-    module = smoother.module
 
-    def skill(sigma: float) -> float:
-        copies = smoother.with_sigma(sigma)
-        return float(torch.stack([criterion.skill(one, y).mean() for one in copies.predicted(x)]).mean())
+    def skill(predictions: Callable[[Tensor], list[Tensor]]) -> float:
+        parts: list[Tensor] = []
+        in_parts(lambda part: parts.append(torch.stack(predictions(x[part]))), len(x), len(x))
+        return float(torch.stack([criterion.skill(one, y).mean() for one in torch.cat(parts, dim=1)]).mean())
 
     with torch.no_grad():
-        aim = (1 - LOSS_OF_SKILL) * float(criterion.skill(module(x).reshape(len(x), -1), y).mean())
+        aim = (1 - LOSS_OF_SKILL) * skill(lambda part: [smoother.module(part).reshape(len(part), -1)])
     low, high = 1e-4, 1.0
     for _ in range(12):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if skill(middle) > aim else (low, middle)
+        low, high = (middle, high) if skill(smoother.with_sigma(middle).predicted) > aim else (low, middle)
     return low

@@ -17,6 +17,7 @@ from denograd_engine.devices import dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError, DenogradError, SchemaError, TooFewRowsError
 from denograd_engine.frames import Encoder
 from denograd_engine.problem import Problem, pose
+from denograd_engine.user_code import CRITERION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,7 +215,7 @@ def _criterion(named: str | Callable[[Tensor, Tensor], Tensor] | None, encoder: 
             "the criterion does not fit the targets",
             expected="cross_entropy for classes, and anything else for numbers",
             found=f"{named!r} for {'classes' if encoder.classes else 'numbers'}",
-            where="backbone.criterion",
+            where=CRITERION.where,
         )
     return chosen
 

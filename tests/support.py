@@ -51,3 +51,42 @@ def ignored_leaks() -> Iterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)
         yield
         gc.collect()
+
+
+TABPFN = {
+    "tabpfn_v2": {"emsize": 32, "nlayers": 2, "nhead": 2, "max_num_classes": 0},
+    "tabpfn_v2_6": {"emsize": 32, "nlayers": 2, "nhead": 2, "num_thinking_rows": 4, "max_num_classes": 0},
+    "tabpfn_v3_5": {
+        "embed_dim": 16,
+        "dist_embed_num_heads": 2,
+        "dist_embed_num_inducing_points": 4,
+        "feat_agg_num_heads": 2,
+        "feat_agg_num_cls_tokens": 2,
+        "nlayers": 2,
+        "icl_num_heads": 2,
+        "decoder_num_heads": 2,
+        "max_num_classes": 10,
+    },
+}
+
+
+def tabpfn_checkpoint(folder: Path, architecture: str = "tabpfn_v2") -> Path:
+    """Random weights of one of the package's own architectures, small, in a file such as its own."""
+    import torch
+    from tabpfn.architectures import ARCHITECTURES
+    from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
+
+    config = {**TABPFN[architecture], "num_buckets": 20}
+    torch.manual_seed(0)
+    network = ARCHITECTURES[architecture].get_architecture(ARCHITECTURES[architecture].parse_config(config)[0])
+    with torch.no_grad():
+        for weight in network.parameters():
+            if not weight.any():
+                weight.normal_(0, 0.3)
+    state = network.state_dict()
+    if not hasattr(network, "regression_borders"):
+        criterion = FullSupportBarDistribution(torch.linspace(-4, 4, 21))
+        state |= {f"criterion.{key}": value for key, value in criterion.state_dict().items()}
+    stored = folder / "regressor.ckpt"
+    torch.save({"state_dict": state, "config": config, "architecture_name": architecture}, stored)
+    return stored

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from denograd_engine.backbones import custom
 from denograd_engine.errors import ConfigError
+from denograd_engine.user_code import is_custom
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +62,7 @@ def build(
         ConfigError: If the name is unknown, an argument is, or the backbone cannot read this shape.
     """
     if kind not in REGISTRY:
-        if custom.is_custom(kind):
+        if is_custom(kind):
             return custom.construct(kind, input_shape, outputs, arguments)
         near = get_close_matches(kind, REGISTRY, n=1)
         raise ConfigError(

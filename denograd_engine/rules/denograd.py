@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine.descent import Settings
+from denograd_engine.devices import in_parts
 from denograd_engine.local import Cells, Local
 from denograd_engine.problem import Problem
 from denograd_engine.rules import GradientRule
 
 PROBED_ITEMS = 2048
 """Items whose gradients decide the automatic step length."""
+PROBED_TOGETHER = 512
+"""Of these, in one pass through the backbone."""
 
 
 class DenoGradRule(GradientRule):
@@ -47,10 +50,11 @@ def _median_norm(module: nn.Module, problem: Problem, settings: Settings) -> flo
     """Median norm of the residual's gradient, on evenly spaced items."""
     known = problem.known
     probe = known[:: max(1, len(known) // PROBED_ITEMS)]
-    norms = []
-    for items in torch.split(probe, 512):
-        x, y = problem.gather(items)
-        weight_x, weight_y = problem.weigh(items, torch.ones_like(problem.noise))
+    norms: list[Tensor] = []
+
+    def one(part: slice) -> None:
+        x, y = problem.gather(probe[part])
+        weight_x, weight_y = problem.weigh(probe[part], torch.ones_like(problem.noise))
         local = Local(module, settings.criterion, Cells(x, y, weight_x, weight_y), settings.tau)
         by_x, by_y = local.jacobian()
         pull = torch.nn.functional.normalize(local.residual, dim=1)[:, :, None]
@@ -58,5 +62,7 @@ def _median_norm(module: nn.Module, problem: Problem, settings: Settings) -> flo
         if by_y is not None and weight_y is not None:
             norm = torch.hypot(norm, torch.linalg.vector_norm((by_y * pull).sum(dim=1) * weight_y, dim=1))
         norms.append(norm[norm.isfinite()])
-    usable = torch.cat(norms)
+
+    in_parts(one, len(probe), PROBED_TOGETHER)
+    usable = torch.cat(norms) if norms else probe
     return float(usable.median()) if len(usable) else 1.0

@@ -1,9 +1,10 @@
-"""What `backbone.kind` may be: a name of ours, a class or factory of the user's, or a model in MLflow's registry."""
+"""Names in the configuration: of ours, of the user's own classes and functions, and of models in MLflow's registry."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from denograd_engine.backbones import REGISTRY
-from denograd_engine.backbones.custom import is_custom
+from denograd_engine.user_code import is_custom
 
 REGISTERED = "models:/"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[1-9]\d*)|@(?P<alias>[^/@]+))")
@@ -58,12 +59,31 @@ def _known(kind: str) -> str:
         raise PydanticCustomError("backbone_kind", "models:/name/3, or models:/name@alias")
     if kind.endswith(".py"):
         raise PydanticCustomError("backbone_kind", "the class in the file as well, such as nets.py:MyNet")
-    near = get_close_matches(kind, REGISTRY, n=1, cutoff=0.5)
-    raise PydanticCustomError(
-        "backbone_kind",
-        "{names}; a class of your own such as nets.py:MyNet or mypkg.nets:MyNet; or models:/name/3",
-        {"names": ", ".join(REGISTRY), **({"near": near[0]} if near else {})},
-    )
+    raise _unknown(kind, REGISTRY, "; a class of your own such as nets.py:MyNet or mypkg.nets:MyNet; or models:/name/3")
+
+
+def _criterion(name: str) -> str:
+    from denograd_engine.criteria import REGISTRY as CRITERIA  # brings torch
+
+    if name in CRITERIA or is_custom(name):
+        return name
+    raise _unknown(name, CRITERIA, "; or a function of your own such as losses.py:my_loss")
+
+
+def _rule(name: str) -> str:
+    from denograd_engine.rules import REGISTRY as RULES  # brings torch
+
+    if name in RULES:
+        return name
+    raise _unknown(name, RULES, "")
+
+
+def _unknown(name: str, registry: Iterable[str], others: str) -> PydanticCustomError:
+    near = get_close_matches(name, registry, n=1, cutoff=0.5)
+    context = {"names": ", ".join(registry), "others": others, **({"near": near[0]} if near else {})}
+    return PydanticCustomError("backbone_kind", "{names}{others}", context)
 
 
 Kind = Annotated[str, AfterValidator(_known), Field(min_length=1)]
+CriterionName = Annotated[str, AfterValidator(_criterion), Field(min_length=1)]
+RuleName = Annotated[str, AfterValidator(_rule), Field(min_length=1)]

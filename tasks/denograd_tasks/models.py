@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from denograd_engine.backbones.custom import is_custom, source_digest
 from denograd_engine.errors import ConfigError, ServiceError, StoreError
+from denograd_engine.user_code import BACKBONE, is_custom, source_digest
 from denograd_tasks.home import scratch
 from denograd_tasks.inert import load_program
 from denograd_tasks.records import Architecture, TrainedBackbone
@@ -111,7 +111,7 @@ def rebuild(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Mod
 
     from denograd_engine.backbones import build
 
-    if is_custom(architecture.kind) and source_digest(architecture.kind) != architecture.source:
+    if is_custom(architecture.kind) and source_digest(architecture.kind, BACKBONE) != architecture.source:
         raise ConfigError(
             f"the source of backbone {architecture.kind!r} has changed since it was trained",
             where="backbone.kind",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from denograd_engine.backbones.custom import is_custom
+from denograd_engine.user_code import is_custom
 from denograd_tasks.store import open_store
 
 

@@ -26,6 +26,8 @@ def schema_of(frame: pd.DataFrame, settings: Settings) -> Schema:
         ignored=columns.ignored,
         bounds=columns.bounds,
         series=series,
+        noise=columns.noise,
+        task=columns.task,
     )
 
 
@@ -39,5 +41,10 @@ def training_of(settings: Settings) -> Training:
 def refining_of(settings: Settings) -> Refining:
     """How the data are refined."""
     from denograd_engine.refinement import Refining
+    from denograd_engine.smoothing import Smoothing
 
-    return Refining(**settings.refine.model_dump(), device=settings.device)
+    plain = settings.refine.model_dump()
+    smoothing = plain.pop("smoothing")
+    if smoothing is not None:
+        smoothing = Smoothing(**smoothing, seed=settings.seed)
+    return Refining(**plain, smoothing=smoothing, device=settings.device)

@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from denograd_engine.errors import ConfigError
 from denograd_tasks.home import default_root, default_tracking_uri
-from denograd_tasks.kinds import Kind
+from denograd_tasks.kinds import CriterionName, Kind, RuleName
 from denograd_tasks.kinds import anchored as anchored_kind
 from denograd_tasks.settings_errors import config_error
 
@@ -37,9 +37,18 @@ def _one_step(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         raise PydanticCustomError("step_length", "'auto', or a number above 0") from None
 
 
+def _steps_ahead(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(given)
+    except ValidationError:
+        raise PydanticCustomError("steps_ahead", "a whole number of at least 1, or a list of them") from None
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Limit = float | None
 StepLength = Annotated[Literal["auto"] | Annotated[float, Field(gt=0)], WrapValidator(_one_step)]
+Ahead = Annotated[int, Field(ge=1)]
+Horizons = Annotated[Ahead | Annotated[tuple[Ahead, ...], Field(min_length=1)], WrapValidator(_steps_ahead)]
 Pause = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) in (int, float) else given)]
 
 
@@ -57,6 +66,12 @@ class ColumnSettings(_Section):
     bounds: dict[str, tuple[Limit, Limit]] = Field(
         default_factory=dict, description="Lowest and highest value of refined columns; null is unbounded."
     )
+    noise: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="Standard deviation of the noise of refined columns, in their own units."
+    )
+    task: Literal["regression", "classification"] | None = Field(
+        None, description="What the target holds. Default: classes where it is text, true or false, or a category."
+    )
 
 
 class SeriesSettings(_Section):
@@ -65,9 +80,11 @@ class SeriesSettings(_Section):
     time: str = Field(description="Column of time stamps, or of a number that grows with time.")
     entity: Names = Field((), description="Columns whose combination tells the series apart.")
     window: int = Field(24, ge=1, description="Steps that the model sees.")
-    future: int = Field(1, ge=1, description="Steps ahead that it predicts.")
+    future: Horizons = Field(1, description="Steps ahead that it predicts: one number, or several.")
     stride: int = Field(1, ge=1, description="Steps between neighbouring windows.")
     max_gap: Pause | None = Field(None, description="Longest pause that does not break a series, such as 4D or 2h.")
+    targets_as_inputs: bool = Field(True, description="Whether the model sees the past of the targets as well.")
+    flatten: bool = Field(False, description="Whether the model reads a window as one row of numbers.")
 
 
 class TrainingSettings(_Section):
@@ -79,6 +96,9 @@ class TrainingSettings(_Section):
     learning_rate: float = Field(2e-3, gt=0, description="Of AdamW.")
     weight_decay: float = Field(1e-2, ge=0, description="Of AdamW.")
     holdout: float = Field(0.2, gt=0, lt=0.9, description="Share held out for early stopping and skill.")
+    criterion: CriterionName | None = Field(
+        None, description="mse, l1, huber, cross_entropy, or losses.py:my_loss. Default: mse; classes: cross_entropy."
+    )
 
 
 class BackboneSettings(_Section):
@@ -89,16 +109,27 @@ class BackboneSettings(_Section):
     training: TrainingSettings = TrainingSettings()
 
 
+class SmoothingSettings(_Section):
+    """Averages gradients over perturbed copies of the inputs, the weights, or both."""
+
+    kind: Literal["smoothgrad", "noisegrad", "fusiongrad"]
+    samples: int = Field(8, ge=1, description="Perturbed copies; the time grows with them.")
+    sigma_input: float = Field(0.1, gt=0, description="Noise on the inputs.")
+    sigma_weights: StepLength = Field("auto", description="Noise on the weights, as a share of each.")
+
+
 class RefineSettings(_Section):
     """How the data are refined; lengths in standardised units."""
 
-    rule: Literal["denograd"] = Field("denograd", description="The refinement rule.")
+    rule: RuleName = Field("denograd", description="The refinement rule: denograd, gauss_newton or proximal.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Of the rule, such as anchored: false.")
     tau: float = Field(0.1, gt=0, description="The gate: rows with a smaller residual stay as they are.")
     eta: StepLength = Field("auto", description="Step length.")
     max_epochs: int = Field(100, ge=1, description="Steps of a row, at most.")
     refine_targets: bool = Field(True, description="Whether targets move as well.")
     batch_size: int | None = Field(None, ge=1, description="Default: chosen by the width of the data.")
     deadline: float | None = Field(None, gt=0, description="Seconds after which refinement stops where it is.")
+    smoothing: SmoothingSettings | None = Field(None, description="Default: gradients are taken where the data are.")
 
 
 class InputSettings(_Section):
@@ -194,7 +225,10 @@ class Settings(_Section):
             return path if remote else os.path.normpath((folder / Path(path).expanduser()).absolute())
 
         publish = self.publish.model_copy(update={"root": anchored(self.publish.root)})
-        backbone = self.backbone.model_copy(update={"kind": anchored_kind(self.backbone.kind, folder)})
+        criterion = anchored_kind(self.backbone.training.criterion, folder)
+        training = self.backbone.training.model_copy(update={"criterion": criterion})
+        kind = anchored_kind(self.backbone.kind, folder)
+        backbone = self.backbone.model_copy(update={"kind": kind, "training": training})
         return self.model_copy(update={"source": anchored(self.source), "backbone": backbone, "publish": publish})
 
     def public(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support import TABPFN, tabpfn_checkpoint
 
 from denograd_engine.backbones import REGISTRY, build
 from denograd_engine.backbones.dlinear import moving_average
@@ -212,23 +213,6 @@ class TestDLinear:
         torch.testing.assert_close(moving_average(9, 5).sum(dim=1), torch.ones(9))
 
 
-TABPFN = {
-    "tabpfn_v2": {"emsize": 32, "nlayers": 2, "nhead": 2, "max_num_classes": 0},
-    "tabpfn_v2_6": {"emsize": 32, "nlayers": 2, "nhead": 2, "num_thinking_rows": 4, "max_num_classes": 0},
-    "tabpfn_v3_5": {
-        "embed_dim": 16,
-        "dist_embed_num_heads": 2,
-        "dist_embed_num_inducing_points": 4,
-        "feat_agg_num_heads": 2,
-        "feat_agg_num_cls_tokens": 2,
-        "nlayers": 2,
-        "icl_num_heads": 2,
-        "decoder_num_heads": 2,
-        "max_num_classes": 10,
-    },
-}
-
-
 @pytest.mark.skipif(find_spec("tabpfn") is None, reason="the package 'tabpfn' is not installed")
 @pytest.mark.filterwarnings("ignore:Importing from 'tabpfn.model.loading':DeprecationWarning")
 class TestTabPFN:
@@ -236,24 +220,7 @@ class TestTabPFN:
 
     @pytest.fixture
     def weights(self, request, tmp_path):
-        from tabpfn.architectures import ARCHITECTURES
-        from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
-
-        name = getattr(request, "param", "tabpfn_v2")
-        config = {**TABPFN[name], "num_buckets": 20}
-        torch.manual_seed(0)
-        network = ARCHITECTURES[name].get_architecture(ARCHITECTURES[name].parse_config(config)[0])
-        with torch.no_grad():
-            for weight in network.parameters():
-                if not weight.any():
-                    weight.normal_(0, 0.3)
-        state = network.state_dict()
-        if not hasattr(network, "regression_borders"):
-            criterion = FullSupportBarDistribution(torch.linspace(-4, 4, 21))
-            state |= {f"criterion.{key}": value for key, value in criterion.state_dict().items()}
-        stored = tmp_path / "regressor.ckpt"
-        torch.save({"state_dict": state, "config": config, "architecture_name": name}, stored)
-        return str(stored)
+        return str(tabpfn_checkpoint(tmp_path, getattr(request, "param", "tabpfn_v2")))
 
     def shown(self, weights, outputs=2, dtype=torch.float64, **arguments):
         module = build("tabpfn", TABLE, outputs, {"weights": weights, **arguments}).to(dtype).eval()

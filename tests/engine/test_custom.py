@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from denograd_engine.backbones import build
-from denograd_engine.backbones.custom import is_custom, load, source_digest
 from denograd_engine.errors import ConfigError
 from denograd_engine.schema import infer_schema
 from denograd_engine.training import Training, assess, train
+from denograd_engine.user_code import BACKBONE, is_custom, load, source_digest
 
 NETS = """
 from torch import nn
@@ -122,26 +122,26 @@ def test_a_network_is_trained_by_its_name(nets, frame):
 
 
 def test_a_file_is_executed_once_and_again_when_it_was_edited(nets):
-    first = load(f"{nets}:Net")
-    assert load(f"{nets}:factory").__globals__["Net"] is first
+    first = load(f"{nets}:Net", BACKBONE)
+    assert load(f"{nets}:factory", BACKBONE).__globals__["Net"] is first
     nets.write_text(NETS.replace("DEPTH = 2", "DEPTH = 3"))
-    assert load(f"{nets}:Net") is not first
+    assert load(f"{nets}:Net", BACKBONE) is not first
     nets.write_text(NETS)
-    assert load(f"{nets}:Net") is first
+    assert load(f"{nets}:Net", BACKBONE) is first
 
 
 def test_a_file_leaves_nothing_beside_it(nets):
-    load(f"{nets}:Net")
+    load(f"{nets}:Net", BACKBONE)
     assert list(nets.parent.iterdir()) == [nets]
 
 
 def test_the_digest_is_of_the_source(nets, package):
-    digest = source_digest(f"{nets}:Net")
-    assert source_digest(f"{nets}:factory") == digest
-    assert source_digest(f"{package}:Net") == digest
-    assert source_digest("own_package:Again") not in (digest, source_digest("torch.nn:Linear"))
+    digest = source_digest(f"{nets}:Net", BACKBONE)
+    assert source_digest(f"{nets}:factory", BACKBONE) == digest
+    assert source_digest(f"{package}:Net", BACKBONE) == digest
+    assert source_digest("own_package:Again", BACKBONE) not in (digest, source_digest("torch.nn:Linear", BACKBONE))
     nets.write_text(NETS + "\n")
-    assert source_digest(f"{nets}:Net") != digest
+    assert source_digest(f"{nets}:Net", BACKBONE) != digest
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ import pytest
 import torch
 
 from denograd_engine.backbones import REGISTRY, build
-from denograd_engine.backbones.custom import is_custom, source_digest
 from denograd_engine.devices import frozen
 from denograd_engine.errors import ConfigError, StoreError
 from denograd_engine.frames import Encoder
 from denograd_engine.problem import pose
 from denograd_engine.schema import infer_schema
 from denograd_engine.training import train
+from denograd_engine.user_code import BACKBONE, is_custom, source_digest
 from denograd_tasks.exports import export
 from denograd_tasks.models import encoder_json, load_backbone, load_module, require_weights, weights_digest
 from denograd_tasks.records import Architecture
@@ -281,7 +281,7 @@ def exported(tmp_path, encoder):
     """Exports a network; returns it with the export."""
 
     def exported(kind, arguments=None, shape=(3,)):
-        source = source_digest(kind) if is_custom(kind) else None
+        source = source_digest(kind, BACKBONE) if is_custom(kind) else None
         plain = Architecture(kind=kind, arguments=arguments or {}, input_shape=shape, outputs=1, source=source)
         module = build(kind, shape, 1, arguments)
         if is_custom(kind):

@@ -76,6 +76,7 @@ def test_every_training_setting_arrives():
         "learning_rate": 0.6,
         "weight_decay": 0.7,
         "holdout": 0.8,
+        "criterion": "huber",
     }
     training = training_of(settings(backbone={"training": given}, seed=9, device="cpu"))
     assert dataclasses.asdict(training) == {**given, "seed": 9, "device": "cpu"}
@@ -83,15 +84,19 @@ def test_every_training_setting_arrives():
 
 def test_every_refinement_setting_arrives():
     given = {
-        "rule": "denograd",
+        "rule": "gauss_newton",
+        "arguments": {"anchored": False},
         "tau": 0.2,
         "eta": 0.3,
         "max_epochs": 4,
         "refine_targets": False,
         "batch_size": 5,
         "deadline": 6.0,
+        "smoothing": {"kind": "noisegrad", "samples": 7, "sigma_input": 0.8, "sigma_weights": 0.9},
     }
-    assert dataclasses.asdict(refining_of(settings(refine=given, device="cpu"))) == {**given, "device": "cpu"}
+    refining = refining_of(settings(refine=given, seed=9, device="cpu"))
+    smoothing = {**given["smoothing"], "seed": 9}
+    assert dataclasses.asdict(refining) == {**given, "smoothing": smoothing, "device": "cpu"}
 
 
 def test_defaults_are_the_engines():

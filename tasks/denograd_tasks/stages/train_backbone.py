@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.runtime import flow_run
 
-from denograd_engine.backbones.custom import is_custom, source_digest
 from denograd_engine.errors import ServiceError
+from denograd_engine.user_code import BACKBONE, CRITERION, is_custom, source_digest
 from denograd_tasks.adoption import adopt, find_version
 from denograd_tasks.exports import export
 from denograd_tasks.home import scratch
@@ -66,7 +66,11 @@ def _backbone_of(settings: Settings) -> dict[str, Any]:
         version = find_version(settings.tracking.uri, kind)
         return {"version": asdict(version), "holdout": settings.backbone.training.holdout}
     plain = settings.backbone.model_dump(mode="json")
-    return {**plain, "source": source_digest(kind)} if kind is not None and is_custom(kind) else plain
+    sources = {}
+    for name, use in ((kind, BACKBONE), (settings.backbone.training.criterion, CRITERION)):
+        if name is not None and is_custom(name):
+            sources[use.what] = source_digest(name, use)
+    return {**plain, **sources}
 
 
 @stage(_determinants)
@@ -120,7 +124,7 @@ def _trained(
     from denograd_engine.training import train
 
     kind = settings.backbone.kind or DEFAULTS["series" if settings.series else "table"]
-    source = source_digest(kind) if is_custom(kind) else None
+    source = source_digest(kind, BACKBONE) if is_custom(kind) else None
     _log_parameters(server, run_id, settings, kind)
     curve = _Curve(server, run_id, settings.backbone.training.epochs)
     backbone = train(frame, schema_of(frame, settings), kind, settings.backbone.arguments, training_of(settings), curve)
