@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from denograd_engine.compat_work import Criterion, RowWork, SeriesWork, Work, unit_gradients, where_item
+from denograd_engine.compat_work import Criterion, RowWork, SeriesWork, Work, gradients
 from denograd_engine.devices import dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError, DataError, TimeAxisError
 from denograd_engine.windows import Windows
@@ -144,16 +144,17 @@ class DenoGrad:
             items = work.items
             for _ in range(max_epochs):
                 masks = []
-                for batch in torch.split(items, batch_size):
-                    x, y = work.gather(batch)
-                    gradient_x, gradient_y, moves = unit_gradients(self.model, self.criterion, x, y, nr_threshold)
-                    masks.append(moves)
-                    step_y = where_item(moves, gradient_y) * -nrr if denoise_y else None
-                    work.add(batch, where_item(moves, gradient_x) * -nrr, step_y)
+                for some in torch.split(items, work.at_once(batch_size)):
+                    x, y = work.gather(some)
+                    found = gradients(self.model, self.criterion, x, y, nr_threshold, batch_size)
+                    masks.append(found.moves)
                     if save_gradients:
-                        gradients_x.append(gradient_x.cpu().numpy())
+                        unit_x, unit_y = found.unit()
+                        gradients_x += [part.cpu().numpy() for part in torch.split(unit_x, batch_size)]
                         if denoise_y:
-                            gradients_y.append(gradient_y.cpu().numpy())
+                            gradients_y += [part.cpu().numpy() for part in torch.split(unit_y, batch_size)]
+                    step_x, step_y, factor = found.steps(nrr)
+                    work.add(some, step_x, step_y if denoise_y else None, factor)
                 work.end_epoch()
                 outside = torch.cat(masks)
                 if not bool(outside.any()):
@@ -207,7 +208,7 @@ class _Observed:
 
 
 def _tensor(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
-    own = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64)
+    own = values.astype(np.float32 if values.dtype.itemsize <= 4 else np.float64, order="C")
     return torch.from_numpy(own).to(torch.promote_types(torch.from_numpy(own).dtype, dtype))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -15,32 +16,71 @@ from denograd_engine.windows import Windows
 Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+AT_ONCE = 2**18
+"""Numbers in the gradients that are kept until their cells are moved."""
 ZERO_NORM = 1e-8
 """What a gradient of length exactly zero is divided by."""
 
 
-def unit_gradients(
-    module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, tau: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the criterion, divided by their joint length in each item.
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of the criterion in a batch of items.
+
+    Attributes:
+        x: Shape (items, ...), at least in single precision.
+        y: Shape (items, ...), likewise.
+        length: Joint length of both in each item, `ZERO_NORM` where it is zero, shape (items,).
+        moves: Items that must move: any |f(x) - y| exceeds the gate, and the gradient is finite.
+    """
+
+    x: Tensor
+    y: Tensor
+    length: Tensor
+    moves: Tensor
+
+    def unit(self) -> tuple[Tensor, Tensor]:
+        """Both, divided by their length."""
+        return self.x / _beside(self.x, self.length), self.y / _beside(self.y, self.length)
+
+    def steps(self, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Finite gradients of x and y, and what to multiply them by for steps of this length, 0 for those that stay."""
+        finite = self.length < torch.inf
+        factor = torch.where(self.moves, -eta / self.length, 0.0)
+        if bool(finite.all()):
+            return self.x, self.y, factor
+        return where_item(finite, self.x), where_item(finite, self.y), factor
+
+
+def gradients(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor, tau: float, batch_size: int) -> Gradients:
+    """Gradients of the criterion in inputs and targets.
 
     Args:
         module: Frozen (see `devices.frozen`).
         criterion: Of predictions and targets.
-        x: Inputs, shape (items, ...), for this call alone.
-        y: Targets, shape (items, ...), likewise.
+        x: Inputs, shape (items, ...).
+        y: Targets, shape (items, ...).
         tau: The gate.
-
-    Returns:
-        The gradients of x and y, at least in single precision, and the mask of items that must move: any |f(x) - y|
-        exceeds tau, and the gradient is finite.
+        batch_size: Items that model and criterion see at once.
 
     Raises:
         ConfigError: If the model does not return one tensor, or the criterion not one number.
         DataError: If the predictions do not have the targets' shape.
     """
-    x.requires_grad_()
-    y.requires_grad_()
+    batches = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
+    passes = [_backward(module, criterion, batch_x, batch_y) for batch_x, batch_y in batches]
+    gradient_x, gradient_y, predicted = (
+        parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*passes, strict=True)
+    )
+    lengths = [torch.linalg.vector_norm(part.reshape(len(x), -1), dim=1) for part in (gradient_x, gradient_y)]
+    length = torch.hypot(*lengths)
+    outside = any_cell((predicted - y).abs() > tau)
+    usable = length < torch.inf
+    return Gradients(gradient_x, gradient_y, length.masked_fill(length == 0, ZERO_NORM), outside & usable)
+
+
+def _backward(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients in x and y, at least in single precision, and the predictions in y's shape."""
+    x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
     channels_first = isinstance(module, CONVOLUTIONS) and x.ndim == 3
     predicted = _in_shape_of(y, module(x.transpose(1, 2) if channels_first else x))
     loss = criterion(predicted, y)
@@ -54,12 +94,7 @@ def unit_gradients(
     if raw_x is None:
         raise ConfigError("the criterion does not depend on the model's input through anything that has a gradient")
     wide = torch.promote_types(x.dtype, torch.float32)
-    gradients = [raw_x.to(wide), (torch.zeros_like(y) if raw_y is None else raw_y).to(wide)]
-    length_x, length_y = (torch.linalg.vector_norm(part.reshape(len(x), -1), dim=1) for part in gradients)
-    length = torch.hypot(length_x, length_y)
-    divisor = length.masked_fill(length == 0, ZERO_NORM)
-    unit_x, unit_y = (part / _beside(part, divisor) for part in gradients)
-    return unit_x, unit_y, any_cell((predicted - y).detach().abs() > tau) & length.isfinite()
+    return raw_x.to(wide), (torch.zeros_like(y) if raw_y is None else raw_y).to(wide), predicted.detach()
 
 
 class Work(ABC):
@@ -74,6 +109,15 @@ class Work(ABC):
     def __init__(self, x: Tensor, y: Tensor, dtype: torch.dtype) -> None:
         self.x, self.y, self.dtype = x, y, dtype
 
+    def at_once(self, batch_size: int) -> int:
+        """Items that are moved together: several batches, whose gradients stay within the caches."""
+        return batch_size * max(1, AT_ONCE // (batch_size * self.numbers))
+
+    @property
+    @abstractmethod
+    def numbers(self) -> int:
+        """How many the model reads of an item."""
+
     @property
     @abstractmethod
     def items(self) -> Tensor:
@@ -84,8 +128,8 @@ class Work(ABC):
         """Copies of what the model reads and must predict, in its type."""
 
     @abstractmethod
-    def add(self, items: Tensor, step_x: Tensor, step_y: Tensor | None) -> None:
-        """Ask for these steps, in the shapes of `gather`."""
+    def add(self, items: Tensor, x: Tensor, y: Tensor | None, factor: Tensor) -> None:
+        """Ask for steps of these directions, in the shapes of `gather`, times each item's factor."""
 
     @abstractmethod
     def end_epoch(self) -> None:
@@ -100,16 +144,32 @@ class RowWork(Work):
     """A table: a row that stays keeps its residual."""
 
     @property
+    def numbers(self) -> int:
+        return self.x[:1].numel()
+
+    @property
     def items(self) -> Tensor:
         return torch.arange(len(self.x), device=self.x.device)
 
     def gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        return self.x[items].to(self.dtype), self.y[items].to(self.dtype)
+        which = self._which(items)
+        return self.x[which].to(self.dtype), self.y[which].to(self.dtype)
 
-    def add(self, items: Tensor, step_x: Tensor, step_y: Tensor | None) -> None:
-        self.x.index_add_(0, items, step_x.to(self.x.dtype))
-        if step_y is not None:
-            self.y.index_add_(0, items, step_y.to(self.y.dtype))
+    def add(self, items: Tensor, x: Tensor, y: Tensor | None, factor: Tensor) -> None:
+        which = self._which(items)
+        for values, direction in ((self.x, x), (self.y, y)):
+            if direction is None:
+                continue
+            if isinstance(which, slice):
+                values[which].addcmul_(direction.to(values.dtype), _beside(direction, factor).to(values.dtype))
+            else:
+                values.index_add_(0, which, (direction * _beside(direction, factor)).to(values.dtype))
+
+    @staticmethod
+    def _which(items: Tensor) -> Tensor | slice:
+        """The items, ascending, as a slice where they leave none out: nothing is copied then."""
+        first, last = items[[0, -1]].tolist()
+        return slice(first, last + 1) if last - first == len(items) - 1 else items
 
     def end_epoch(self) -> None:
         return
@@ -138,6 +198,10 @@ class SeriesWork(Work):
         self.visits_x, self.visits_y = _beside(x, covering.clamp_min(1)), _beside(y, predicting.clamp_min(1))
 
     @property
+    def numbers(self) -> int:
+        return self.x[:1].numel() * self.windows.width
+
+    @property
     def items(self) -> Tensor:
         return torch.arange(len(self.windows), device=self.x.device)
 
@@ -146,12 +210,14 @@ class SeriesWork(Work):
         x = self.x[self.windows.covered(starts)].to(self.dtype)
         return x.flatten(1) if self.flattening else x, self.y[self.windows.predicted(starts)].to(self.dtype)
 
-    def add(self, items: Tensor, step_x: Tensor, step_y: Tensor | None) -> None:
+    def add(self, items: Tensor, x: Tensor, y: Tensor | None, factor: Tensor) -> None:
         starts = self.windows.starts[items]
-        by_window = step_x.to(self.x.dtype).reshape(len(starts), self.windows.width, *self.x.shape[1:])
+        step_x = (x * _beside(x, factor)).to(self.x.dtype)
+        by_window = step_x.reshape(len(starts), self.windows.width, *self.x.shape[1:])
         self.windows.fold_(self.sum_x, starts, by_window)
-        if step_y is not None:
-            self.sum_y.index_add_(0, self.windows.predicted(starts), step_y.to(self.y.dtype))
+        if y is not None:
+            step_y = (y * _beside(y, factor)).to(self.y.dtype)
+            self.sum_y.index_add_(0, self.windows.predicted(starts), step_y)
 
     def end_epoch(self) -> None:
         self.moved = any_cell(self.sum_x != 0) | any_cell(self.sum_y != 0)

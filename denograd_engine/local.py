@@ -79,7 +79,7 @@ class Local:
             gradient_x = self._backward(self._inside_zero(pull))
         else:
             gradient_x, pull_y = self._smoother.gradient(self.criterion, self._leaf, self.cells.y)
-            gradient_x = gradient_x * _beside(gradient_x, self.outside)
+            gradient_x = self._inside_zero(gradient_x)
         gradient_x = gradient_x if self.cells.weight_x is None else gradient_x * self.cells.weight_x
         if self.cells.weight_y is None or pull_y is None:
             return gradient_x, None

@@ -131,22 +131,25 @@ class GradientRule(StepRule):
         norm = torch.linalg.vector_norm(gradient_x.flatten(1), dim=1)
         if gradient_y is not None:
             norm = torch.hypot(norm, torch.linalg.vector_norm(gradient_y, dim=1))
-        factor, stuck = self.scaled(norm, outside)
-        if stuck is None:
+        factor, lost = self.scaled(norm, outside)
+        if lost is None:
             return Step(gradient_x, gradient_y, torch.zeros_like(outside), factor)
         for gradient in (gradient_x, gradient_y):
             if gradient is not None:
-                gradient[stuck] = 0.0
-        return Step(gradient_x, gradient_y, stuck, factor)
+                gradient[lost] = 0.0
+        return Step(gradient_x, gradient_y, outside & lost, factor)
 
     def scaled(self, norm: Tensor, outside: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The factor, finite also where there is no direction, and the items that want one but have none, if any."""
+        """The factor, finite also where there is no direction, and the items that have none but want one, if any.
+
+        An item inside the gate, whose gradient is zero, does not; unless the slope is infinite there: 0 times that.
+        """
         usable = (norm > 0) & (norm < torch.inf)
         factor = self.factor(norm.clamp(torch.finfo(norm.dtype).tiny ** 0.5, torch.finfo(norm.dtype).max))
-        stuck = outside & ~usable
-        if not bool(stuck.any()):
+        lost = ~usable & (outside | (norm != 0))
+        if not bool(lost.any()):
             return factor, None
-        return torch.where(usable, factor, 0.0), stuck
+        return torch.where(usable, factor, 0.0), lost
 
     def step(self, local: Local) -> Step:
         return self.along(local.outside, *local.gradient())
