@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST_LEVELS = 32
 """Distinct categories that get an indicator of their own; the rarer ones share none."""
+BLOCK = 8192
+"""Rows of a table that are encoded at once."""
 MOST_CLASSES = 1000
 """Distinct values of a target beyond which it is taken for text, not for classes."""
 TAILS = (0.01, 0.99)
@@ -135,20 +137,12 @@ class Encoder:
             SchemaError: If a column that was fitted is gone or of another kind, or if a cell is infinite.
         """
         self._require_columns(frame)
-        names = self.schema.cells
-        raw = np.empty((len(names), len(frame)))
-        for at, name in enumerate(names):
-            raw[at] = _numbers(frame[name])
-        present = ~np.isnan(raw)
-        if np.isinf(raw).any():
-            for at, name in enumerate(names):
-                _require_finite(raw[at], self.schema[name])
-        raw -= np.array([[scale.center] for scale in self.scales]).reshape(-1, 1)
-        raw /= self.spreads[:, None]
-        for at in np.flatnonzero(~present.all(axis=1)).tolist():
-            raw[at] = self._impute(frame, raw[at], self.scales[at].imputed)
-        cells = np.ascontiguousarray(raw.T, dtype=dtype)
-        present = np.ascontiguousarray(present.T)
+        cells = np.empty((len(frame), len(self.scales)), dtype=dtype)
+        present = np.empty(cells.shape, dtype=bool)
+        step = BLOCK if self.schema.series is None else max(1, len(frame))
+        for start in range(0, len(frame), step):
+            block = slice(start, start + step)
+            cells[block], present[block] = self._cells(frame.iloc[block])
         parts: list[NDArray[Any]] = [_encode_context(frame[context.name], context) for context in self.contexts]
         parts += [frame[name].isna().to_numpy(dtype=np.float64)[:, None] for name in self.flagged]
         context = np.concatenate(parts, axis=1) if parts else np.empty((len(frame), 0))
@@ -186,6 +180,22 @@ class Encoder:
         scales = tuple(Scale(**scale) for scale in plain["scales"])
         flagged, classes = tuple(plain["flagged"]), tuple(plain.get("classes", ()))
         return cls(Schema(columns, series), scales, contexts, flagged, classes)
+
+    def _cells(self, frame: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Standardised cells of these rows, and which are present, each of shape (rows, P)."""
+        names = self.schema.cells
+        raw = np.empty((len(names), len(frame)))
+        for at, name in enumerate(names):
+            raw[at] = _numbers(frame[name])
+        present = ~np.isnan(raw)
+        if np.isinf(raw).any():
+            for at, name in enumerate(names):
+                _require_finite(raw[at], self.schema[name], frame.index)
+        raw -= np.array([scale.center for scale in self.scales])[:, None]
+        raw /= self.spreads[:, None]
+        for at in np.flatnonzero(~present.all(axis=1)).tolist():
+            raw[at] = self._impute(frame, raw[at], self.scales[at].imputed)
+        return raw.T, present.T
 
     def _labels(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         label = self.schema.label
@@ -257,7 +267,7 @@ def _numbers(values: pd.Series[Any]) -> NDArray[np.float64]:
 def _scale_of_cell(values: pd.Series[Any], column: Column) -> Scale:
     name, where = column.name, f"columns.{column.role}"
     numbers = _numbers(values)
-    _require_finite(numbers, column)
+    _require_finite(numbers, column, values.index)
     present = numbers[~np.isnan(numbers)]
     if not len(present):
         raise SchemaError(
@@ -276,13 +286,14 @@ def _scale_of_cell(values: pd.Series[Any], column: Column) -> Scale:
     return _robust_scale(present)
 
 
-def _require_finite(numbers: NDArray[np.float64], column: Column) -> None:
+def _require_finite(numbers: NDArray[np.float64], column: Column, index: pd.Index[Any]) -> None:
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
+        first = infinite[0] + (index.start if isinstance(index, pd.RangeIndex) else 0)
         raise SchemaError(
             f"column {column.name!r} holds infinite values",
             expected="finite numbers, or missing cells",
-            found=f"{len(infinite):,} infinite cells, the first at row {infinite[0]:,}",
+            found=f"{len(infinite):,} infinite cells, the first at row {first:,}",
             where=f"columns.{column.role}",
             remedy="replace them by missing cells, or mark the column as ignored",
         )
