@@ -11,6 +11,8 @@ from denograd_engine.problem import Problem, Rows
 from denograd_engine.rules import Step, StepRule
 
 USUAL_FRACTION = 0.5
+FURTHEST = 10.0
+"""How far the nearest consistent point may be, in standard deviations of the noise, for an item to go there at all."""
 
 
 class GaussNewton(StepRule):
@@ -20,6 +22,8 @@ class GaussNewton(StepRule):
     residuals vanish; J = [df/dx, -I] has one row for each target. S is diagonal, from the declared noise; cells that
     may not move have none. Unanchored, the way is measured from z itself, z* = z - S J' (J S J')^+ r: with S = I and
     one target that is release 2.0.0's rule for tables. In a series, a cell moves by the mean over the active windows.
+    Where z* is further away than ten standard deviations of the noise, because the backbone is nearly flat there, the
+    item stays: no noise explains it.
 
     Args:
         eta: The fraction of the way taken in one step, at most 1. By default 0.5.
@@ -55,7 +59,10 @@ class GaussNewton(StepRule):
         usable = gram.isfinite().flatten(1).all(dim=1) & way.isfinite().all(dim=1)
         usable &= gram.diagonal(dim1=1, dim2=2).amax(dim=1) > 0
         moving = usable & local.outside
-        force = _solve(torch.where(moving[:, None, None], gram, 0.0), torch.where(moving[:, None], way, 0.0))
+        gram = torch.where(moving[:, None, None], gram, 0.0)
+        force = _solve(gram, torch.where(moving[:, None], way, 0.0))
+        credible = ((force[:, None] @ gram).squeeze(1) * force).sum(dim=1) <= FURTHEST**2
+        usable, moving = usable & credible, moving & credible
         step_x = _towards(weighted_x, force, cells.from_x, self.eta, moving).reshape(cells.x.shape)
         step_y = None if weighted_y is None else _towards(weighted_y, force, cells.from_y, self.eta, moving)
         return Step(step_x, step_y, local.outside & ~usable)

@@ -184,8 +184,11 @@ def _ask(module: nn.Module, live: Problem, batch: Tensor, into: Tensor, settings
         x, y = live.gather(batch[part])
         weight_y = torch.ones_like(y) if live.target_at else None
         local = Local(module, settings.criterion, Cells(x, y, None, weight_y), -1.0, settings.smoother)
-        live.scatter_(into, batch[part], *local.gradient())
-        losses.add_(settings.criterion.loss(local.predicted, y).nan_to_num(0.0, 0.0).sum())
+        gradient = local.gradient()
+        copies = [local.predicted] if settings.smoother is None else settings.smoother.predicted(x)
+        mean = torch.stack([settings.criterion.loss(one, y) for one in copies]).mean(dim=0)
+        live.scatter_(into, batch[part], *gradient)
+        losses.add_(mean.nan_to_num(0.0, 0.0).sum())
 
     in_parts(one, len(batch), len(batch))
     return losses

@@ -13,14 +13,13 @@ from torch import nn
 from denograd_engine.backbones import build
 from denograd_engine.errors import ConfigError
 from denograd_engine.refinement import Refining, refine
-from denograd_engine.rules import rule
+from denograd_engine.rules import proximal, rule
 from denograd_engine.schema import infer_schema
 from tests.engine.problems import (
     Linear,
     encoded_by_hand,
     fitted,
     known_windows,
-    linear,
     mixed_series,
     mixed_table,
     plain_table,
@@ -31,8 +30,14 @@ S2 = 0.3
 NOISE = {"speed": 0.4, "pressure": 12.0, "y0": 0.9, "wind": 1.5, "power0": 4.0}
 
 
+@pytest.fixture
+def to_the_end(monkeypatch):
+    """The search goes on until no cell is pushed any more."""
+    monkeypatch.setattr(proximal, "SETTLED", 1e-5)
+
+
 def refined(problem, s2=S2, **refining):
-    given = {"rule": "proximal", "arguments": {"s2": s2}, "tau": 1e-9, "max_epochs": 5000, "device": "cpu", "eta": 0.02}
+    given = {"rule": "proximal", "arguments": {"s2": s2}, "tau": 1e-9, "max_epochs": 5000, "device": "cpu"}
     given |= refining
     return refine(problem.frame, problem.backbone, Refining(**given))
 
@@ -96,8 +101,8 @@ def minimum(problem, s2=S2, refine_targets=True, pulling=None):
     return cells + (sigma * way).reshape(cells.shape)
 
 
-def assert_reached(problem, result, expected, tolerance=2e-3):
-    """To a thousandth or two of the noise."""
+def assert_reached(problem, result, expected, tolerance=1e-4):
+    """To a ten thousandth of the noise."""
     present = problem.frame[problem.schema.cells].notna().to_numpy()
     found = standardised(problem, result.frame)
     away = np.abs(found - expected) / sigma_of(problem)
@@ -108,6 +113,7 @@ def assert_reached(problem, result, expected, tolerance=2e-3):
     pd.testing.assert_frame_equal(result.frame[untouched], problem.frame[untouched], check_exact=True)
 
 
+@pytest.mark.usefixtures("to_the_end")
 class TestTables:
     @pytest.mark.parametrize("refine_targets", [True, False])
     @pytest.mark.parametrize(
@@ -129,7 +135,7 @@ class TestTables:
     @pytest.mark.parametrize("s2", [0.01, 5.0])
     def test_a_poorer_backbone_moves_less(self, s2):
         problem = plain_table()
-        assert_reached(problem, refined(problem, s2), minimum(problem, s2), tolerance=1e-2)
+        assert_reached(problem, refined(problem, s2), minimum(problem, s2), tolerance=1e-3)
 
     def test_s2_is_the_held_out_squared_residual_unless_told_otherwise(self):
         problem = plain_table()
@@ -154,10 +160,10 @@ class TestTables:
             def objective(z, criterion=criterion, z0=z0):
                 return criterion.loss(module(z[:, :3]), z[:, 3:]) / S2 + (z - z0).square().sum(dim=1)
 
-            found = refined(replace(problem, backbone=backbone), eta=0.02).frame
+            found = refined(replace(problem, backbone=backbone), eta=0.05).frame
             z = torch.tensor(found.to_numpy(), requires_grad=True)
             slope = torch.autograd.grad(objective(z).sum(), z)[0]
-            assert slope.abs().max() < 2e-2
+            assert slope.abs().max() < 1e-3
             assert (objective(z) < objective(z0) + 1e-6).all()
 
     def test_the_objective_falls(self):
@@ -169,14 +175,13 @@ class TestTables:
                 ((z - cells).ravel() / np.where(sigma, sigma, 1)) ** 2
             ).sum()
 
-        reached = [
-            objective(standardised(problem, refined(problem, max_epochs=n, eta=0.02).frame)) for n in (1, 5, 25, 125)
-        ]
+        reached = [objective(standardised(problem, refined(problem, max_epochs=n).frame)) for n in (3, 6, 25, 125)]
         assert objective(cells) > reached[0]
         assert reached == sorted(reached, reverse=True)
         assert reached[-1] == pytest.approx(objective(minimum(problem)), rel=0.01)
 
 
+@pytest.mark.usefixtures("to_the_end")
 class TestSeries:
     @pytest.mark.parametrize(
         "case",
@@ -207,6 +212,7 @@ class TestSeries:
         np.testing.assert_allclose(found[0], found[2], atol=1e-9)
 
 
+@pytest.mark.usefixtures("to_the_end")
 class TestGate:
     def test_items_within_it_at_the_start_exert_no_pull(self):
         problem, tau = mixed_series(targets=2), 1.0
@@ -235,23 +241,27 @@ class TestGate:
         pd.testing.assert_frame_equal(result.frame, problem.frame, check_exact=True)
 
 
+@pytest.mark.usefixtures("to_the_end")
 class TestBounds:
     @pytest.mark.parametrize("problem", [plain_table(), mixed_series()], ids=["table", "series"])
     def test_are_held_and_the_free_cells_make_the_best_of_it(self, problem):
         name = problem.schema.features[0]
         low, high = np.quantile(problem.frame[name], [0.2, 0.8])
         bounded = declared(problem, bounds={name: (low, high)})
-        result = refined(bounded, eta=0.02)
+        result = refined(bounded)
         assert result.frame[name].min() == low
         assert result.frame[name].max() == high
         A, b, cells, sigma = system(bounded)
         z = standardised(bounded, result.frame)
         slope = sigma * (2 * A.T @ (A @ z.ravel() + b) / S2) + 2 * ((z - cells).ravel() / sigma)
-        slope, held = slope.reshape(z.shape), (result.frame[name] <= low) | (result.frame[name] >= high)
+        slope = slope.reshape(z.shape)
+        at_low, at_high = np.isclose(result.frame[name], low), np.isclose(result.frame[name], high)
+        held = at_low | at_high
         assert 5 < held.sum() < len(held) - 5
         assert np.abs(slope[:, 1:]).max() < 0.05
         assert np.abs(slope[~held, 0]).max() < 0.05
-        assert (slope[held, 0] * np.where(result.frame[name][held] <= low, 1, -1) > -0.05).all()
+        assert slope[at_low, 0].min() > -0.05
+        assert slope[at_high, 0].max() < 0.05
 
 
 class TestInterruption:
@@ -313,14 +323,17 @@ def test_s2_must_be_positive(s2):
     assert caught.value.where == "refine.arguments.s2"
 
 
-def test_the_learning_rate_is_a_tenth_of_the_noise_unless_told_otherwise():
+def test_the_first_epoch_only_looks():
     problem = plain_table()
-    assert refined(problem, max_epochs=1).totals.eta == 0.1
-    moved = refined(problem, max_epochs=1, eta=0.03).frame - problem.frame
-    np.testing.assert_allclose(moved.abs(), 0.03, rtol=1e-3)
+    result = refined(problem, max_epochs=1)
+    assert result.totals.eta == 1.0
+    pd.testing.assert_frame_equal(result.frame, problem.frame, check_exact=True)
+    assert refined(problem, max_epochs=2).totals.moved == 60
 
 
-def test_a_linear_module_of_one_weight_is_enough():
-    problem = plain_table([2.0])
-    assert_reached(problem, refined(problem), minimum(problem))
-    assert isinstance(problem.backbone.module, type(linear([1.0])))
+@pytest.mark.parametrize("problem", [mixed_table(targets=3), mixed_series(targets=2)], ids=["table", "series"])
+def test_it_settles_at_a_hundredth_of_the_noise(problem):
+    result = refined(problem)
+    assert result.totals.epochs < 300
+    assert "converged" in result.totals.status
+    assert_reached(problem, result, minimum(problem), tolerance=1e-2)

@@ -8,6 +8,7 @@ import pytest
 
 from denograd_engine.columns import Column, Role
 from denograd_engine.errors import ConfigError, SchemaError
+from denograd_engine.frames import Encoder
 from denograd_engine.schema import Schema, Series, infer_schema
 
 ROWS = 400
@@ -279,3 +280,54 @@ class TestMistakes:
     def test_impossible_windows(self):
         error = self.refused(lambda: Series("t", window=-2), "series.window must be at least 1", kind=ConfigError)
         assert (error.found, error.where) == ("-2", "series.window")
+
+
+class TestNoise:
+    def test_is_kept_in_the_columns_own_unit(self):
+        schema = infer_schema(frame_of(x=MEASURED, z=MEASURED), "y", noise={"x": 0.3, "y": 2})
+        assert [schema[name].noise for name in ("x", "z", "y")] == [0.3, None, 2]
+
+    def test_is_standardised_with_its_column_and_one_where_none_is_declared(self):
+        frame = frame_of(x=MEASURED * 7, z=np.sqrt(np.abs(MEASURED)))
+        encoder = Encoder.fit(frame, infer_schema(frame, "y", noise={"x": 14.0, "y": 5.0}))
+        assert encoder.schema.cells == ["x", "z", "y"]
+        np.testing.assert_allclose(encoder.noise(), [14.0 / encoder.spreads[0], 1.0, 5.0 / encoder.spreads[2]])
+
+    def refused(self, noise, *parts, where="columns.noise.x", **listed):
+        frame = frame_of(x=MEASURED, kind=["a", "b"] * (ROWS // 2))
+        with pytest.raises(SchemaError) as caught:
+            infer_schema(frame, "y", noise=noise, **listed)
+        for part in parts:
+            assert part in str(caught.value)
+        assert caught.value.where == where
+
+    @pytest.mark.parametrize("noise", [0.0, -1.0, float("nan"), float("inf")])
+    def test_must_be_positive(self, noise):
+        self.refused({"x": noise}, "noise of column 'x' must be positive", "the column's own unit", f"found: {noise}")
+
+    @pytest.mark.parametrize("listed", [{"frozen": ["x"]}, {"ignored": ["x"]}])
+    def test_has_no_meaning_for_a_column_that_never_changes(self, listed):
+        self.refused({"x": 1.0}, "never changes, so its noise has no meaning", "columns.feature", **listed)
+
+    def test_has_none_for_classes(self):
+        frame = frame_of(x=MEASURED, kind=["a", "b"] * (ROWS // 2))
+        with pytest.raises(SchemaError, match="'kind' is target and never changes"):
+            infer_schema(frame, "kind", noise={"kind": 1.0})
+
+    def test_of_a_column_that_is_not_there(self):
+        self.refused({"q": 1.0}, "there is no column 'q'", where="noise")
+
+
+class TestTask:
+    def test_a_target_of_few_whole_numbers_is_codes_unless_it_is_classes(self):
+        frame = frame_of(grade=np.arange(ROWS) % 4)
+        for task, label, cells in ((None, None, ["y", "grade"]), ("classification", "grade", ["y"])):
+            schema = infer_schema(frame, "grade", task=task)
+            assert (schema.label, schema.cells, schema.refined) == (label, cells, ["y"])
+
+    def test_concerns_targets_alone(self):
+        frame = frame_of(x=MEASURED)
+        schema = infer_schema(frame, "y", task="classification")
+        assert (schema.label, schema["x"].classes) == ("y", False)
+        with pytest.raises(SchemaError, match="'z' cannot be a feature"):
+            infer_schema(frame.assign(z=["a", "b"] * (ROWS // 2)), "y", features=["z"], task="classification")
