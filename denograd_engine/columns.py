@@ -129,7 +129,7 @@ def declared_column(inferred: Column, values: pd.Series[Any], role: Role, task: 
     if role in (Role.FROZEN, Role.IGNORED):
         return Column(name, role, why="declared")
     if role is Role.TARGET and _holds_classes(values, task):
-        return Column(name, role, classes=True, why="declared, classes")
+        return Column(name, role, classes=True, why=f"{values.nunique():,} classes")
     numeric = types.is_numeric_dtype(values.dtype) and not types.is_bool_dtype(values.dtype)
     if not numeric or types.is_complex_dtype(values.dtype):
         remedy = (

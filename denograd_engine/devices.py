@@ -12,6 +12,8 @@ from denograd_engine.errors import ConfigError
 
 PROBED_ITEMS = 64
 """Items of the batch whose memory is measured."""
+RECURRENT = ("aten.lstm", "aten.gru", "aten.rnn")
+"""Operators of exported recurrent layers."""
 CACHE = 2**24
 """Bytes that a pass on a CPU may remember: about what a core's caches hold."""
 
@@ -53,8 +55,8 @@ def frozen(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     flags = [(weight, weight.requires_grad) for weight in module.parameters()]
     homes = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
     home = homes.pop() if len(homes) == 1 else device
-    recurrent = any(isinstance(part, nn.RNNBase) for part, _ in modes)
-    on_cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent and device.type == "cuda" else nullcontext()
+    recurrent = device.type == "cuda" and any(_is_recurrent(part) for part, _ in modes)
+    on_cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     try:
         for part, _ in modes:
             part.training = False
@@ -71,6 +73,12 @@ def frozen(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
             weight.requires_grad_(flag)
         for part, mode in modes:
             part.training = mode
+
+
+def _is_recurrent(part: nn.Module) -> bool:
+    """Whether it is a recurrent layer, or an exported program that holds one."""
+    nodes = part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ()
+    return isinstance(part, nn.RNNBase) or any(str(node.target).startswith(RECURRENT) for node in nodes)
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from denograd_engine.training import Backbone
 
-CHUNK = 65_536
+CHUNK = 32_768
 """Rows of a table that are encoded and refined together, so that memory does not grow with the table."""
 PROBED_ROWS = 4096
 """Rows of a table, evenly spaced, on which step lengths and the like are chosen."""

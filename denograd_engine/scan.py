@@ -13,8 +13,8 @@ from denograd_engine.descent import Settings
 from denograd_engine.problem import Series
 from denograd_engine.rules import GradientRule
 
-SCANNED = 2**15
-"""Windows in one pass, which needs memory for their steps, not for the windows."""
+SCANNED, SCANNED_LINEAR = 2**11, 2**15
+"""Windows in one pass: more where it needs memory for their steps alone, not for the windows."""
 
 
 class Scan:

@@ -14,7 +14,7 @@ from denograd_engine.devices import in_parts
 from denograd_engine.local import Cells, Local
 from denograd_engine.problem import Series
 from denograd_engine.rules import GradientRule, Step, StepRule
-from denograd_engine.scan import SCANNED, ConstantGradient
+from denograd_engine.scan import SCANNED_LINEAR, ConstantGradient
 
 GATHERED = 2**20
 """Numbers in the windows that are laid out together, for several passes through the backbone."""
@@ -81,7 +81,7 @@ class _Asking:
         if isinstance(rule, GradientRule) and settings.smoother is None:
             self.constant = ConstantGradient.of(module, problem)
         if self.constant is not None:
-            self.batch_size = max(self.batch_size, SCANNED)
+            self.batch_size = max(self.batch_size, SCANNED_LINEAR)
         else:
             passes = GATHERED // (math.prod(problem.input_shape) * self.batch_size)
             self.batch_size *= max(1, passes)

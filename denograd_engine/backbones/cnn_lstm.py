@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from denograd_engine.backbones.arguments import require_dropout, require_positive
+from denograd_engine.backbones.arguments import require_dropout
 from denograd_engine.backbones.convolutions import Convolutions
+from denograd_engine.backbones.recurrent import LastState
 from denograd_engine.backbones.shapes import series_shape
 
 
@@ -37,19 +38,15 @@ class CNNLSTM(nn.Module):
     ) -> None:
         super().__init__()
         window, columns = series_shape("cnn_lstm", input_shape)
-        require_positive(hidden=hidden, layers=layers)
         require_dropout(dropout)
         self.convolutions = Convolutions(window, columns, channels, kernel, [1] * len(channels), dropout)
         self.positions = window - self.convolutions.reach + 1
-        self.recurrent = nn.LSTM(
-            self.convolutions.width, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, outputs)
+        self.last = LastState(nn.LSTM, self.convolutions.width, outputs, hidden, layers, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map windows of shape (items, window, columns) to (items, outputs)."""
-        return self._remember(self.convolutions(x).transpose(1, 2))
+        predicted: Tensor = self.last(self.convolutions(x).transpose(1, 2))
+        return predicted
 
     def scan(self, steps: Tensor, starts: Tensor) -> Tensor:
         """Predictions of windows of one series, each step convolved once; the LSTM runs over every window.
@@ -62,9 +59,6 @@ class CNNLSTM(nn.Module):
             Shape (windows, outputs).
         """
         features = self.convolutions(steps.unsqueeze(0)).squeeze(0).T
-        return self._remember(features[starts[:, None] + torch.arange(self.positions, device=starts.device)])
-
-    def _remember(self, features: Tensor) -> Tensor:
-        states, _ = self.recurrent(features)
-        predicted: Tensor = self.head(self.dropout(states[:, -1]))
+        seen = starts[:, None] + torch.arange(self.positions, device=starts.device)
+        predicted: Tensor = self.last(features[seen])
         return predicted

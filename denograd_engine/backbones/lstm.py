@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from denograd_engine.backbones.arguments import require_dropout, require_positive
+from denograd_engine.backbones.recurrent import LastState
 from denograd_engine.backbones.shapes import series_shape
 
 
@@ -29,14 +29,9 @@ class LSTM(nn.Module):
     ) -> None:
         super().__init__()
         _, columns = series_shape("lstm", input_shape)
-        require_positive(hidden=hidden, layers=layers)
-        require_dropout(dropout)
-        self.recurrent = nn.LSTM(columns, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden, outputs)
+        self.last = LastState(nn.LSTM, columns, outputs, hidden, layers, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map windows of shape (items, window, columns) to (items, outputs)."""
-        states, _ = self.recurrent(x)
-        predicted: Tensor = self.head(self.dropout(states[:, -1]))
+        predicted: Tensor = self.last(x)
         return predicted

@@ -173,6 +173,8 @@ def _text(data: Path, output: Path, dataset: str, frame: pd.DataFrame, rows: int
         *_listed(schema, Role.IGNORED, frame),
         "  # Lowest and highest possible value of refined columns; null is unbounded. Example:",
         "  # bounds: {" + _scalar(schema.refined[0]) + ": [0, null]}",
+        "  # Standard deviation of the measurement noise, where it is known. Example:",
+        "  # noise: {" + _scalar(schema.refined[0]) + ": 0.5}",
     ]
     if schema.series is not None:
         series = schema.series
@@ -191,7 +193,7 @@ def _text(data: Path, output: Path, dataset: str, frame: pd.DataFrame, rows: int
         "",
         "# Everything below is optional; these are the defaults.",
         f"# backbone: {{kind: {kind}, training: {{epochs: 100, patience: 10, holdout: 0.2}}}}",
-        "# refine: {tau: 0.1, max_epochs: 100, refine_targets: true}",
+        "# refine: {rule: denograd, tau: 0.1, max_epochs: 100, refine_targets: true}",
         "# gates: {swd: {max: 0.15}, rho: {min: 0.90}, skill: {min: 0.10}}",
         "# publish: {root: .denograd/published}   # a folder, or a URL such as s3://bucket/prefix",
         "# seed: 0",

@@ -121,7 +121,7 @@ class SmoothingSettings(_Section):
 class RefineSettings(_Section):
     """How the data are refined; lengths in standardised units."""
 
-    rule: RuleName = Field("denograd", description="The refinement rule: denograd, gauss_newton or proximal.")
+    rule: RuleName = Field("denograd", description="The refinement rule.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="Of the rule, such as anchored: false.")
     tau: float = Field(0.1, gt=0, description="The gate: rows with a smaller residual stay as they are.")
     eta: StepLength = Field("auto", description="Step length.")

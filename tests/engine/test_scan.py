@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from denograd_engine import scan, windows_loop
+from denograd_engine import windows_loop
 from denograd_engine.backbones import build
 from denograd_engine.problem import pose
 from denograd_engine.refinement import Refining, refine
@@ -142,8 +142,7 @@ class TestConstantGradient:
     def test_does_not_depend_on_how_many_windows_go_into_a_pass(self, monkeypatch, batch_size):
         problem = read_by("dlinear", window=6, targets=2, entities=2, gap=True)
         found = both(problem, eta=0.3)[0]
-        for module in (scan, windows_loop, proximal):
-            monkeypatch.setattr(module, "SCANNED", batch_size)
+        monkeypatch.setattr(windows_loop, "SCANNED_LINEAR", batch_size)
         assert_same(both(problem, eta=0.3, batch_size=batch_size)[0], found, problem)
 
     def test_with_bounds(self):

@@ -58,7 +58,15 @@ def test_every_default():
     assert settings().model_dump() == {
         "dataset": "set",
         "source": "data.csv",
-        "columns": {"target": ("y",), "feature": (), "frozen": (), "ignored": (), "bounds": {}},
+        "columns": {
+            "target": ("y",),
+            "feature": (),
+            "frozen": (),
+            "ignored": (),
+            "bounds": {},
+            "noise": {},
+            "task": None,
+        },
         "series": None,
         "backbone": {
             "kind": None,
@@ -70,16 +78,19 @@ def test_every_default():
                 "learning_rate": 2e-3,
                 "weight_decay": 1e-2,
                 "holdout": 0.2,
+                "criterion": None,
             },
         },
         "refine": {
             "rule": "denograd",
+            "arguments": {},
             "tau": 0.1,
             "eta": "auto",
             "max_epochs": 100,
             "refine_targets": True,
             "batch_size": None,
             "deadline": None,
+            "smoothing": None,
         },
         "input": {"min_rows": 50, "max_missing": 0.5},
         "gates": {
@@ -107,6 +118,8 @@ def test_defaults_of_a_series():
         "future": 1,
         "stride": 1,
         "max_gap": None,
+        "targets_as_inputs": True,
+        "flatten": False,
     }
 
 
@@ -319,8 +332,12 @@ WRONG = [
     ("backbone.training.learning_rate", 0, "a number above 0"),
     ("backbone.training.weight_decay", -1, "at least 0"),
     ("backbone.training.holdout", 0.9, "a number below 0.9"),
-    ("refine", [1], "a section with keys such as rule, tau, eta"),
-    ("refine.rule", "magic", "'denograd'"),
+    ("refine", [1], "a section with keys such as rule, arguments, tau"),
+    ("refine.rule", "magic", "denograd, gauss_newton, proximal"),
+    ("refine.smoothing.kind", "blur", "'smoothgrad'"),
+    ("backbone.training.criterion", "mae", "mse, l1, huber, cross_entropy; or a function of your own"),
+    ("columns.noise.x", -1, "a number above 0"),
+    ("series.future", [], "a whole number of at least 1, or a list of them"),
     ("refine.tau", "small", "a valid number"),
     ("refine.tau", None, "a valid number"),
     ("refine.tau", -1, "a number above 0"),

@@ -62,7 +62,8 @@ def test_the_run_of_a_series_has_its_windows_and_arguments(series_run):
         "series.window": "8",
         "series.future": "1",
         "series.stride": "1",
-        "series.max_gap": "None",
+        "series.targets_as_inputs": "True",
+        "series.flatten": "False",
     }
 
 

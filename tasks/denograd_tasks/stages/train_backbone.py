@@ -286,7 +286,7 @@ def _log_parameters(server: MlflowClient, run_id: str, settings: Settings, kind:
         **{f"arguments.{name}": value for name, value in settings.backbone.arguments.items()},
         **({f"series.{name}": value for name, value in settings.series} if settings.series else {}),
     }
-    server.log_batch(run_id, params=[Param(name, str(value)) for name, value in plain.items()])
+    server.log_batch(run_id, params=[Param(name, str(value)) for name, value in plain.items() if value is not None])
 
 
 def _metric_name(column: str) -> str:
