@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from denograd_engine.schema import Schema as Schema
     from denograd_engine.schema import Series as Series
     from denograd_engine.schema import infer_schema as infer_schema
+    from denograd_engine.smoothing import Smoothing as Smoothing
     from denograd_engine.training import Backbone as Backbone
     from denograd_engine.training import Training as Training
+    from denograd_engine.training import assess as assess
     from denograd_engine.training import train as train
 
 __version__ = "0.1.0"
@@ -47,8 +49,10 @@ _HOME = {
     "Role": "columns",
     "Schema": "schema",
     "Series": "schema",
+    "Smoothing": "smoothing",
     "Training": "training",
     "add_gaussian_noise": "noise",
+    "assess": "training",
     "infer_schema": "schema",
     "measure_fidelity": "fidelity",
     "recovery": "evaluate",

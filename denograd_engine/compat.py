@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine.compat_work import Criterion, RowWork, SeriesWork, Work, gradients
-from denograd_engine.devices import dtype_of, frozen, resolve_device
+from denograd_engine.devices import batch_size_for, dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError, DataError, TimeAxisError
 from denograd_engine.windows import Windows
 
@@ -115,7 +115,8 @@ class DenoGrad:
             nr_threshold: Residual up to which a row or window stays, tau.
             max_epochs: Steps at most. It stops sooner, after an epoch in which nothing exceeded the threshold.
             denoise_y: Whether the targets move. If not, their part still counts in the length of the gradient.
-            batch_size: Rows or windows in one pass. Beyond rounding, the result does not depend on it.
+            batch_size: Rows or windows in one pass; on a CPU possibly more, where no gradients are saved. Beyond
+                rounding, the result does not depend on it.
             save_gradients: Whether to return the gradients. If not, rows and windows within the threshold are left
                 out until something that they read has moved, which is faster.
 
@@ -141,12 +142,12 @@ class DenoGrad:
                 if isinstance(part, nn.Module):
                     lent.enter_context(frozen(part, self.device))
             work = self._observed.on(self.device, dtype_of(self.model))
+            passed = batch_size if save_gradients else self._rows_in_a_pass(work, batch_size)
             items = work.items
             for _ in range(max_epochs):
                 masks = []
-                for some in torch.split(items, work.at_once(batch_size)):
-                    x, y = work.gather(some)
-                    found = gradients(self.model, self.criterion, x, y, nr_threshold, batch_size)
+                for some in torch.split(items, work.at_once(passed)):
+                    found = gradients(self.model, self.criterion, *work.gather(some), nr_threshold, passed)
                     masks.append(found.moves)
                     if save_gradients:
                         unit_x, unit_y = found.unit()
@@ -163,6 +164,13 @@ class DenoGrad:
                     items = work.unsettled(items[outside])
         denoised_x, denoised_y = self._observed.as_came(work)
         return denoised_x, denoised_y, gradients_x, gradients_y
+
+    def _rows_in_a_pass(self, work: Work, batch_size: int) -> int:
+        """More than asked for where that is quicker and a mean over more rows points the same way."""
+        if self.device.type != "cpu" or not type(self.criterion).__module__.startswith("torch."):
+            return batch_size
+        x, _ = work.gather(work.items[:1])
+        return max(batch_size, batch_size_for(self.model, tuple(x.shape[1:]), x))
 
     def fit_transform(
         self,

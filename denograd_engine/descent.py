@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from denograd_engine.criteria import Criterion
 from denograd_engine.devices import in_parts
 from denograd_engine.problem import Problem
+from denograd_engine.workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from denograd_engine.smoothing import Smoother
@@ -77,6 +78,11 @@ class Stop:
         self._stopped = False
         self._part: tuple[int, int, int] | None = None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it has said so."""
+        return self._stopped
+
     def now(self) -> bool:
         """Whether to stop before the next batch. Once it says so, it always does."""
         late = self._deadline is not None and time.monotonic() > self._deadline
@@ -109,6 +115,7 @@ class Settings:
         batch_size: Items in one pass through the backbone.
         limits: Bounds of the cell columns, standardised, each of shape (P,); None where nothing is bounded.
         smoother: Averages gradients; None does not.
+        workers: Who calls the backbone.
     """
 
     criterion: Criterion
@@ -117,6 +124,7 @@ class Settings:
     batch_size: int
     limits: tuple[Tensor, Tensor] | None = None
     smoother: Smoother | None = None
+    workers: Workers = ALONE
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,11 @@ def residuals(module: nn.Module, criterion: Criterion, x: Tensor, y: Tensor) -> 
 
 def residuals_of(module: nn.Module, problem: Problem, items: Tensor, settings: Settings) -> Tensor:
     """The residuals of these items, batch by batch, shape (items, R)."""
-    batches = torch.split(items, settings.batch_size)
-    return torch.cat([residuals(module, settings.criterion, *problem.gather(batch)) for batch in batches])
+
+    def of(batch: Tensor) -> Tensor:
+        return residuals(module, settings.criterion, *problem.gather(batch))
+
+    return torch.cat(list(settings.workers.each(of, torch.split(items, settings.batch_size))))
 
 
 def final_status(

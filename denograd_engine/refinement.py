@@ -19,6 +19,7 @@ from denograd_engine.problem import Problem, pose
 from denograd_engine.restoration import Restoration
 from denograd_engine.smoothing import Smoothing
 from denograd_engine.summary import Summary, Totals
+from denograd_engine.workers import MOST_WORKERS, workers_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +104,7 @@ def refine(
         frame: The observed data, in the user's units, with the columns that the backbone was fitted on. Not changed.
         backbone: Fitted; its weights, buffers, modes and gradient flags are afterwards as before.
         refining: How to refine.
-        on_progress: Called after every epoch.
+        on_progress: Called now and then: as rows finish, or after an epoch of a series.
         cancelled: Asked between batches; True stops, and the result holds what was reached.
 
     Raises:
@@ -115,7 +116,10 @@ def refine(
     stop = Stop(refining.deadline, cancelled, on_progress)
     encoder, summary = backbone.encoder, Summary(frame)
     rule = rules.rule(refining.rule, None if refining.eta == "auto" else refining.eta, refining.arguments)
-    with frozen(backbone.module, device) as module:
+    with (
+        frozen(backbone.module, device) as module,
+        workers_for(module, device, MOST_WORKERS if refining.smoothing is None else 1) as workers,
+    ):
 
         def posed(part: pd.DataFrame, fewest: int = 0) -> Problem:
             problem = pose(part, encoder, device, dtype_of(module), fewest)
@@ -126,7 +130,7 @@ def refine(
         in_series = encoder.schema.series is not None
         whole = posed(frame, fewest=1) if in_series or len(frame) <= CHUNK else None
         probe = whole or posed(frame.iloc[:: len(frame) // PROBED_ROWS])
-        settings = _settings(module, probe, backbone, refining)
+        settings = replace(_settings(module, probe, backbone, refining), workers=workers)
         eta = rule.prepare(module, probe, settings, backbone.residual_scale)
         restoration = Restoration(frame, encoder.schema, encoder.spreads)
         rows = max(1, len(frame)) if whole else max(CHUNK, 4 * settings.batch_size)

@@ -7,7 +7,7 @@ through the backbone is full of rows that still need it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from denograd_engine.local import Cells, Local
 from denograd_engine.problem import Rows
 from denograd_engine.rules import Step, StepRule
 
+FEWEST_OF_A_WORKER = 4096
+"""Rows below which another worker is not worth it."""
 COMPACT_AT = 0.1
 """Share of finished rows in the working set at which they make room for others."""
 
@@ -29,6 +31,27 @@ def refine_rows(module: nn.Module, problem: Rows, rule: StepRule, settings: Sett
     Exact for a row-wise deterministic backbone: a row within the gate does not move, so its residual stays there. Cells
     beyond their bounds are put on them first. When stopped, rows that were not reached are as observed.
     """
+    shares = min(settings.workers.count, len(problem.known) // FEWEST_OF_A_WORKER)
+    if shares < 2:
+        return _refine_share(module, problem, rule, settings, stop)
+    parts = [replace(problem, known=known) for known in problem.known.tensor_split(shares)]
+    relays = [_Relay(stop, len(part.known)) for part in parts]
+
+    def meanwhile() -> None:
+        stop.now()
+        active = sum(relay.active for relay in relays)
+        stop.report(Progress(1 - active / len(problem.known), active, len(problem.known)))
+
+    outcomes = settings.workers.together(
+        lambda share: _refine_share(module, share[0], rule, settings, share[1]),
+        list(zip(parts, relays, strict=True)),
+        meanwhile,
+    )
+    meanwhile()
+    return _put_together(problem, outcomes)
+
+
+def _refine_share(module: nn.Module, problem: Rows, rule: StepRule, settings: Settings, stop: Stop | _Relay) -> Outcome:
     work = _Work(module, problem, rule, settings)
     interrupted = False
     while work.unfinished and not interrupted:
@@ -37,6 +60,31 @@ def refine_rows(module: nn.Module, problem: Rows, rule: StepRule, settings: Sett
         elif work.advance():
             stop.report(Progress(work.done / max(1, work.count), work.count - work.done, work.count))
     return work.end(interrupted)
+
+
+class _Relay:
+    """Between a worker and whoever may stop it or wants to know: those are called in their own thread alone."""
+
+    def __init__(self, stop: Stop, items: int) -> None:
+        self._stop, self.active = stop, items
+
+    def now(self) -> bool:
+        return self._stop.stopped
+
+    def report(self, progress: Progress) -> None:
+        self.active = progress.active
+
+
+def _put_together(problem: Rows, outcomes: list[Outcome]) -> Outcome:
+    shift = outcomes[0].shift
+    for outcome in outcomes[1:]:
+        shift[outcome.items] = outcome.shift[outcome.items]
+    joined = {
+        name: torch.cat([getattr(outcome, name) for outcome in outcomes])
+        for name in ("items", "status", "iterations", "before", "after")
+    }
+    epochs = max(outcome.epochs for outcome in outcomes)
+    return Outcome(shift=shift, epochs=epochs, interrupted=any(one.interrupted for one in outcomes), **joined)
 
 
 @dataclass

@@ -76,9 +76,9 @@ class ConstantGradient:
         return cls(module, gradient.flatten(1) @ gradient.flatten(1).T, moves)
 
     def step(
-        self, live: Series, items: Tensor, into: Tensor, rule: GradientRule, settings: Settings
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Add these windows' steps to the cells: their residuals, who is outside the gate, who of them is stuck."""
+        self, live: Series, items: Tensor, rule: GradientRule, settings: Settings
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of these windows: residuals, who is outside the gate, who of them is stuck; and their steps, (rows, P)."""
         scan, y = Scan(self._module, live, items), live.targets(items)
         residual = settings.criterion.residual(scan.predicted, y)
         outside = ~(residual.abs().amax(dim=1) <= settings.tau)
@@ -91,9 +91,8 @@ class ConstantGradient:
         factor, stuck = rule.scaled(square.sqrt(), outside)
         moving = outside if stuck is None else outside & ~stuck
         factor = torch.where(moving, factor, 0.0)[:, None]
-        share = torch.zeros_like(into)
+        share = torch.zeros_like(live.cells)
         scan.scatter_(share, torch.where(factor != 0, pull * factor, 0.0))
         if pull_y is not None:
             live.scatter_targets_(share, items, torch.where(factor != 0, pull_y * factor, 0.0))
-        into += share * self._moves
-        return residual, outside, outside & ~moving
+        return residual, outside, outside & ~moving, share.mul_(self._moves)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +17,9 @@ from denograd_engine.local import Cells, Local
 from denograd_engine.problem import Series
 from denograd_engine.rules import GradientRule, Step, StepRule
 from denograd_engine.scan import SCANNED_LINEAR, ConstantGradient
+from denograd_engine.workers import ALONE
 
-GATHERED = 2**20
+GATHERED = 2**18
 """Numbers in the windows that are laid out together, for several passes through the backbone."""
 
 
@@ -37,12 +40,12 @@ def refine_windows(module: nn.Module, problem: Series, rule: StepRule, settings:
     epochs, interrupted = 0, False
     while epochs < settings.max_epochs and bool(awake.any()):
         pull = torch.zeros_like(cells)
-        for batch in torch.split(awake.nonzero().squeeze(1), asks.batch_size):
-            if stop.now():
-                interrupted = True
-                break
-            asks.ask(live, batch, pull, first=epochs == 0)
-        if interrupted:
+        batches = _until(stop, torch.split(awake.nonzero().squeeze(1), asks.batch_size))
+        workers = settings.workers if asks.constant is None else ALONE
+        for batch, answer in workers.each(partial(asks.ask, live), batches):
+            asks.take(batch, answer, pull, first=epochs == 0)
+        if stop.stopped:
+            interrupted = True
             break
         stepping = asks.outside & ~asks.stalled & awake
         visits = problem.visits(items[stepping]).clamp_min(1) if rule.averages_active else everyone
@@ -52,7 +55,10 @@ def refine_windows(module: nn.Module, problem: Series, rule: StepRule, settings:
         iterations += stepping
         epochs += 1
         moved = (step != 0).any(dim=1)
-        awake = problem.windows.touched(moved)[items] | (asks.outside & ~asks.stalled)
+        if bool(moved.all()):
+            awake.fill_(True)
+        else:
+            awake = problem.windows.touched(moved)[items] | (asks.outside & ~asks.stalled)
         stop.report(Progress(epochs / settings.max_epochs, int(asks.outside.sum()), len(items)))
 
     after = residuals_of(module, live, items, settings)
@@ -61,6 +67,25 @@ def refine_windows(module: nn.Module, problem: Series, rule: StepRule, settings:
         before = residuals_of(module, problem, items, settings)
     status = final_status(iterations, before, after, asks.crossed, asks.stalled, settings.tau, interrupted)
     return Outcome(cells - problem.cells, items, status, iterations, before, after, epochs, interrupted)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What some windows want, either window by window or summed over the cells, and how they stand."""
+
+    residual: Tensor
+    outside: Tensor
+    stuck: Tensor
+    cells: Tensor | None = None
+    windows: tuple[Tensor, Tensor | None] | None = None
+
+
+def _until(stop: Stop, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The batches, until told to stop."""
+    for batch in batches:
+        if stop.now():
+            return
+        yield batch
 
 
 class _Asking:
@@ -86,21 +111,11 @@ class _Asking:
             passes = GATHERED // (math.prod(problem.input_shape) * self.batch_size)
             self.batch_size *= max(1, passes)
 
-    def ask(self, live: Series, batch: Tensor, pull: Tensor, first: bool) -> None:
-        """Add to `pull` what these windows ask for. One that asks for nothing has stalled."""
-        items = self.problem.known[batch]
-
-        residual, outside, stuck = self._step(live, items, pull)
-        if first:
-            self.before[batch] = residual
-        self.crossed[batch] = (residual * self.last[batch] < 0).any(dim=1) & outside
-        self.last[batch], self.outside[batch], self.stalled[batch] = residual, outside, stuck
-
-    def _step(self, live: Series, items: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the steps of these windows to `pull`: their residuals, who is outside the gate, who of them is stuck."""
-        rule, settings = self.rule, self.settings
+    def ask(self, live: Series, batch: Tensor) -> tuple[Tensor, _Answer]:
+        """Where these windows want their cells to go. One that wants them nowhere has stalled."""
+        items, rule, settings = self.problem.known[batch], self.rule, self.settings
         if self.constant is not None and isinstance(rule, GradientRule):
-            return self.constant.step(live, items, pull, rule, settings)
+            return batch, _Answer(*self.constant.step(live, items, rule, settings))
         cells = self._cells(live, items)
         passes: list[tuple[Tensor | None, ...]] = []
 
@@ -115,8 +130,19 @@ class _Asking:
         in_parts(one, len(items), settings.batch_size)
         residual, outside, *rest = map(_joined, zip(*passes, strict=True))
         step = rule.along(outside, *rest) if isinstance(rule, GradientRule) else Step(*rest)
-        live.scatter_(pull, items, *step.whole())
-        return residual, outside, step.stuck
+        return batch, _Answer(residual, outside, step.stuck, windows=step.whole())
+
+    def take(self, batch: Tensor, answer: _Answer, pull: Tensor, first: bool) -> None:
+        """Add what these windows want to `pull`, and note how they stand."""
+        at = slice(None) if len(batch) == len(self.outside) else batch
+        if answer.cells is not None:
+            pull += answer.cells
+        if answer.windows is not None:
+            self.problem.scatter_(pull, self.problem.known[batch], *answer.windows)
+        if first:
+            self.before[at] = answer.residual
+        self.crossed[at] = (answer.residual * self.last[at] < 0).any(dim=1) & answer.outside
+        self.last[at], self.outside[at], self.stalled[at] = answer.residual, answer.outside, answer.stuck
 
     def _cells(self, live: Series, items: Tensor) -> Cells:
         x, y = live.gather(items)
