@@ -83,6 +83,10 @@ class Stop:
         """Whether it has said so."""
         return self._stopped
 
+    def halt(self) -> None:
+        """Say so from now on."""
+        self._stopped = True
+
     def now(self) -> bool:
         """Whether to stop before the next batch. Once it says so, it always does."""
         late = self._deadline is not None and time.monotonic() > self._deadline

@@ -42,11 +42,15 @@ def refine_rows(module: nn.Module, problem: Rows, rule: StepRule, settings: Sett
         active = sum(relay.active for relay in relays)
         stop.report(Progress(1 - active / len(problem.known), active, len(problem.known)))
 
-    outcomes = settings.workers.together(
-        lambda share: _refine_share(module, share[0], rule, settings, share[1]),
-        list(zip(parts, relays, strict=True)),
-        meanwhile,
-    )
+    try:
+        outcomes = settings.workers.together(
+            lambda share: _refine_share(module, share[0], rule, settings, share[1]),
+            list(zip(parts, relays, strict=True)),
+            meanwhile,
+        )
+    except BaseException:  # Ctrl-C above all: the workers would go on to their end
+        stop.halt()
+        raise
     meanwhile()
     return _put_together(problem, outcomes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -128,6 +129,21 @@ class TestRefinement:
 
         refine(problem.frame, problem.backbone, Refining(tau=0.01, device="cpu"), note, note)
         assert set(seen) == {threading.main_thread()}
+
+    def test_an_interrupt_ends_the_workers_at_once(self, threads, monkeypatch):
+        monkeypatch.setattr(rows_loop, "FEWEST_OF_A_WORKER", 20)
+        threads(2)
+        problem, passes = mixed_table(), []
+        problem.backbone.module.register_forward_hook(lambda *_: passes.append(time.sleep(0.02)))
+
+        def interrupt(_):
+            raise KeyboardInterrupt
+
+        refining = Refining(eta=1e-6, tau=1e-3, max_epochs=100_000, device="cpu")
+        with pytest.raises(KeyboardInterrupt):
+            refine(problem.frame, problem.backbone, refining, on_progress=interrupt)
+        assert len(passes) < 100
+        assert torch.get_num_threads() == 2
 
     def test_what_was_cancelled_is_as_observed_or_on_its_way(self, threads, monkeypatch):
         monkeypatch.setattr(rows_loop, "FEWEST_OF_A_WORKER", 20)
