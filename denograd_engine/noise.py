@@ -2,12 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from denograd_engine.errors import SchemaError
+from denograd_engine.errors import ConfigError, SchemaError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Kind = Callable[[np.random.Generator, NDArray[np.float64]], NDArray[np.float64]]
+
+SPIKES = 0.03
+"""Share of the cells that spikes fall on."""
+SPIKE_SIZES = (0.5, 1.5)
+"""Least and greatest spike, over the middle one."""
+QUIETEST, LOUDEST = 1.0, 5.0
+"""Heteroscedastic noise at the least and at the greatest cell of a column, relative to each other."""
+MEMORY = 0.9
+"""Of autocorrelated noise: its correlation with that of the row before."""
+
+
+def add_noise(
+    frame: pd.DataFrame, columns: Sequence[str], std: float, seed: int, kind: str = "gaussian"
+) -> pd.DataFrame:
+    """A copy of the table with noise on every present cell of these columns, independent between columns.
+
+    Each kind has mean zero and the same std over a column as a whole:
+
+    - `gaussian`: independent, alike for all cells.
+    - `heteroscedastic`: Gaussian, with a std that rises linearly with the cell's rank in its column, fivefold.
+    - `laplace`: independent with heavy tails.
+    - `spikes`: 3% of the cells are off, by about six times the std asked for; the others are exact.
+    - `autocorrelated`: a stationary Gaussian AR(1) drift along the order of the rows, coefficient 0.9.
+
+    Args:
+        frame: Shape (rows, columns).
+        columns: Numeric columns. Whole-number columns become floating point.
+        std: Noise standard deviation as a share of each column's own.
+        seed: Of the noise.
+        kind: A name of `KINDS`.
+
+    Raises:
+        SchemaError: If a column is not numeric.
+        ConfigError: If there is no such kind.
+
+    >>> noisy = add_noise(pd.DataFrame({"a": [1.0, 2.0, 4.0]}), ["a"], std=0.1, seed=0)
+    >>> [round(value, 3) for value in noisy["a"]]
+    [1.019, 1.98, 4.098]
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"there is no noise of kind {kind!r}", expected=" or ".join(KINDS), where="noise")
+    generator = np.random.default_rng(seed)
+    noisy = frame.copy()
+    for name in columns:
+        if not pd.api.types.is_numeric_dtype(frame[name].dtype):
+            raise SchemaError(f"noise cannot be added to column {name!r}: it is not numeric")
+        values = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        noisy[name] = values + std * np.nanstd(values, ddof=1) * KINDS[kind](generator, values)
+    return noisy
 
 
 def add_gaussian_noise(frame: pd.DataFrame, columns: Sequence[str], std: float, seed: int) -> pd.DataFrame:
@@ -26,11 +81,53 @@ def add_gaussian_noise(frame: pd.DataFrame, columns: Sequence[str], std: float, 
     >>> [round(value, 3) for value in noisy["a"]]
     [1.019, 1.98, 4.098]
     """
-    generator = np.random.default_rng(seed)
-    noisy = frame.copy()
-    for name in columns:
-        if not pd.api.types.is_numeric_dtype(frame[name].dtype):
-            raise SchemaError(f"noise cannot be added to column {name!r}: it is not numeric")
-        values = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        noisy[name] = values + generator.normal(0.0, std * np.nanstd(values, ddof=1), len(values))
-    return noisy
+    return add_noise(frame, columns, std, seed)
+
+
+def _gaussian(generator: np.random.Generator, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return generator.standard_normal(len(values))
+
+
+def _heteroscedastic(generator: np.random.Generator, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    count = max(1, int(np.count_nonzero(~np.isnan(values))))
+    ranks = pd.Series(values).rank().to_numpy(dtype=np.float64)
+    local = QUIETEST + (LOUDEST - QUIETEST) * (ranks - 0.5) / count
+    whole = np.sqrt(np.nansum(np.square(local)) / count)
+    scaled: NDArray[np.float64] = local / whole * generator.standard_normal(len(values))
+    return scaled
+
+
+def _laplace(generator: np.random.Generator, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return generator.laplace(0.0, np.sqrt(0.5), len(values))
+
+
+def _spikes(generator: np.random.Generator, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    present = np.flatnonzero(~np.isnan(values))
+    noise = np.zeros(len(values))
+    if not len(present):
+        return noise
+    struck = generator.choice(present, max(1, round(SPIKES * len(present))), replace=False)
+    least, greatest = SPIKE_SIZES
+    middle = np.sqrt(len(present) / len(struck) * 3 / (least**2 + least * greatest + greatest**2))
+    sizes = middle * generator.uniform(least, greatest, len(struck))
+    noise[struck] = sizes * generator.choice([-1.0, 1.0], len(struck))
+    return noise
+
+
+def _autocorrelated(generator: np.random.Generator, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.signal import lfilter
+
+    shocks = np.sqrt(1 - MEMORY**2) * generator.standard_normal(len(values))
+    start = MEMORY * generator.standard_normal(1)
+    drift: NDArray[np.float64] = lfilter([1.0], [1.0, -MEMORY], shocks, zi=start)[0]
+    return drift
+
+
+KINDS: Mapping[str, Kind] = {
+    "gaussian": _gaussian,
+    "heteroscedastic": _heteroscedastic,
+    "laplace": _laplace,
+    "spikes": _spikes,
+    "autocorrelated": _autocorrelated,
+}
+"""What draws noise of std 1 for the cells of a column; missing cells stay missing whatever is drawn for them."""

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from denograd_engine.errors import SchemaError
-from denograd_engine.noise import add_gaussian_noise
+from denograd_engine.errors import ConfigError, SchemaError
+from denograd_engine.noise import KINDS, add_gaussian_noise, add_noise
 
 
 def table():
@@ -44,3 +44,85 @@ def test_the_same_seed_gives_the_same_noise():
 def test_text_cannot_be_noisy():
     with pytest.raises(SchemaError, match="noise cannot be added to column 'c'"):
         add_gaussian_noise(table(), ["a", "c"], std=0.3, seed=1)
+
+
+def added(kind, rows=20_000, std=0.3, seed=1):
+    """The noise on a column of std 1, in units of that, and the column."""
+    values = np.random.default_rng(0).standard_t(8, rows)
+    frame = pd.DataFrame({"a": 7.0 * values / values.std(ddof=1)})
+    return ((add_noise(frame, ["a"], std, seed, kind) - frame)["a"] / 7.0).to_numpy(), frame["a"].to_numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_the_size_asked_for_and_no_bias(kind):
+    noise, _ = added(kind)
+    assert noise.std() == pytest.approx(0.3, rel=0.05)
+    assert abs(noise.mean()) < 0.03
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_leaves_missing_cells_and_other_columns(kind):
+    frame = table()
+    noisy = add_noise(frame, ["a"], std=0.3, seed=1, kind=kind)
+    assert noisy["a"].isna().equals(frame["a"].isna())
+    assert (noisy["a"] - frame["a"]).std() == pytest.approx(0.3 * frame["a"].std(), rel=0.15)
+    pd.testing.assert_frame_equal(noisy[["b", "c"]], frame[["b", "c"]], check_exact=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_repeats_itself_with_its_seed(kind):
+    (one, _), (same, _), (other, _) = (added(kind, 100, seed=seed) for seed in (1, 1, 2))
+    assert one.tobytes() == same.tobytes()
+    assert one.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_differs_between_columns(kind):
+    frame = pd.DataFrame({"a": np.arange(500.0), "b": np.arange(500.0)})
+    noise = add_noise(frame, ["a", "b"], std=0.3, seed=1, kind=kind) - frame
+    assert abs(np.corrcoef(noise["a"], noise["b"])[0, 1]) < 0.3
+
+
+def test_gaussian_noise_is_the_usual_kind():
+    pd.testing.assert_frame_equal(
+        add_noise(table(), ["a", "b"], 0.3, seed=4), add_gaussian_noise(table(), ["a", "b"], 0.3, seed=4)
+    )
+
+
+def test_gaussian_noise_is_drawn_column_by_column_from_one_generator():
+    frame = table()
+    generator = np.random.default_rng(4)
+    noisy = add_noise(frame, ["a", "b"], 0.3, seed=4)
+    for name in ("a", "b"):
+        expected = frame[name] + generator.normal(0.0, 0.3 * np.nanstd(frame[name].to_numpy(), ddof=1), len(frame))
+        assert noisy[name].to_numpy().tobytes() == expected.to_numpy().tobytes()
+
+
+def test_heteroscedastic_noise_is_louder_where_the_cells_are_greater():
+    noise, values = added("heteroscedastic")
+    low, high = np.quantile(values, [0.1, 0.9])
+    assert noise[values > high].std() > 2.5 * noise[values < low].std()
+
+
+def test_laplace_noise_has_heavy_tails():
+    noise, _ = added("laplace")
+    assert np.abs(noise).mean() == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
+    assert np.mean(noise**4) / np.mean(noise**2) ** 2 == pytest.approx(6.0, rel=0.3)
+
+
+def test_spikes_are_few_and_large():
+    noise, _ = added("spikes")
+    assert np.mean(noise != 0) == pytest.approx(0.03, abs=1e-6)
+    assert np.abs(noise[noise != 0]).min() > 2.5 * 0.3
+
+
+def test_autocorrelated_noise_drifts_from_row_to_row_from_the_first_on():
+    noise, _ = added("autocorrelated")
+    assert np.corrcoef(noise[1:], noise[:-1])[0, 1] == pytest.approx(0.9, abs=0.02)
+    first = [added("autocorrelated", 50, seed=seed)[0][0] for seed in range(300)]
+    assert np.std(first) == pytest.approx(0.3, rel=0.15)
+
+
+def test_another_kind_is_an_error_that_lists_them():
+    with pytest.raises(ConfigError, match=r"(?s)there is no noise of kind 'pink'.*gaussian or heteroscedastic"):
+        add_noise(table(), ["a"], std=0.3, seed=1, kind="pink")
