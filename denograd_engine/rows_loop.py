@@ -42,6 +42,7 @@ def refine_rows(module: nn.Module, problem: Rows, rule: StepRule, settings: Sett
         active = sum(relay.active for relay in relays)
         stop.report(Progress(1 - active / len(problem.known), active, len(problem.known)))
 
+    stop.now()  # a deadline that is over already must not wait for the first poll
     try:
         outcomes = settings.workers.together(
             lambda share: _refine_share(module, share[0], rule, settings, share[1]),
