@@ -37,6 +37,8 @@ class Status(IntEnum):
     """Not refined: the target is missing, or no window predicts this step."""
     INTERRUPTED = 6
     """Stopped by the deadline or by the caller."""
+    REFINED = 7
+    """Every noisy cell went to its posterior mean, once."""
 
     @property
     def label(self) -> str:

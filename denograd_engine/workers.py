@@ -77,13 +77,20 @@ def workers_for(module: nn.Module, device: torch.device, most: int) -> Iterator[
         device: Where it is; only a CPU has several.
         most: No more than this.
     """
+    safe = all(type(part).__module__.startswith(STATELESS) for part in module.modules())
+    with workers_on(device, most if safe else 1) as workers:
+        yield workers
+
+
+@contextmanager
+def workers_on(device: torch.device, most: int) -> Iterator[Workers]:
+    """Lend workers: as many as torch has threads, each with one, and no more than `most`; none but on a CPU."""
     threads = torch.get_num_threads()
     count = min(threads, most)
-    safe = all(type(part).__module__.startswith(STATELESS) for part in module.modules())
-    if device.type != "cpu" or count < 2 or not safe:
+    if device.type != "cpu" or count < 2:
         yield ALONE
         return
-    pool = ThreadPoolExecutor(count, "refine", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, "denograd", initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield Workers(pool, count)
     finally:

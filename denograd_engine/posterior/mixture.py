@@ -1,0 +1,75 @@
+"""From a mixture of Gaussians for a clean cell, given its context, and its measurement to the cell's posterior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Densities of clean cells, given everything but their own measurement. All of shape (items, M, P), standardised.
+
+    Attributes:
+        weight: Logarithm of each component's share.
+        mean: Its mean.
+        variance: Its variance.
+    """
+
+    weight: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def widened(self, factor: Tensor) -> Mixture:
+        """The same with each column's variances multiplied, shape (P,)."""
+        return Mixture(self.weight, self.mean, self.variance * factor)
+
+    def expected(self) -> Tensor:
+        """The mean of each cell before it is looked at, shape (items, P)."""
+        return (self.weight.exp() * self.mean).sum(dim=1)
+
+    def log_likelihood(self, observed: Tensor, noise: Tensor) -> Tensor:
+        """Log density of noisy cells, less a constant, shape (items, P).
+
+        Args:
+            observed: Shape (items, P).
+            noise: Noise variance of each column, shape (P,).
+        """
+        return torch.logsumexp(self._joint(observed, noise), dim=1)
+
+    def posterior(self, observed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each clean cell, given its measurement, each of shape (items, P)."""
+        share, mean, variance = self._given(observed, noise)
+        expected = (share * mean).sum(dim=1)
+        spread = (share * (variance + (mean - expected[:, None]).square())).sum(dim=1)
+        return expected, spread
+
+    def draw(self, observed: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """One value of each clean cell, drawn from its posterior by itself, shape (items, P)."""
+        share, mean, variance = self._given(observed, noise)
+        level = torch.rand(observed.shape, generator=generator, device=observed.device, dtype=observed.dtype)
+        chosen = (share.cumsum(dim=1) < level[:, None]).sum(dim=1, keepdim=True).clamp_max(share.shape[1] - 1)
+        normal = torch.randn(observed.shape, generator=generator, device=observed.device, dtype=observed.dtype)
+        return mean.gather(1, chosen).squeeze(1) + normal * variance.gather(1, chosen).squeeze(1).sqrt()
+
+    def _joint(self, observed: Tensor, noise: Tensor) -> Tensor:
+        total = self.variance + noise
+        away = observed[:, None] - self.mean
+        return self.weight - 0.5 * (away.square() / total + total.log())
+
+    def _given(self, observed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        total = self.variance + noise
+        mean = (self.variance * observed[:, None] + noise * self.mean) / total
+        return self._joint(observed, noise).softmax(dim=1), mean, self.variance * noise / total
+
+
+def together(mixtures: list[Mixture]) -> Mixture:
+    """The mean density of several mixtures."""
+    return Mixture(
+        torch.cat([one.weight for one in mixtures], dim=1) - math.log(len(mixtures)),
+        torch.cat([one.mean for one in mixtures], dim=1),
+        torch.cat([one.variance for one in mixtures], dim=1),
+    )

@@ -1,0 +1,190 @@
+"""A fitted blind-spot model with the scaling that it was fitted on, and the noise that it takes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from denograd_engine.devices import resolve_device
+from denograd_engine.errors import SchemaError
+from denograd_engine.frames import Encoder
+from denograd_engine.posterior.calibration import calibrate, risk
+from denograd_engine.posterior.contexts import Contexts
+from denograd_engine.posterior.fitting import CrossFit, Fit, Member, Task, cross_fit
+from denograd_engine.posterior.folds import inner
+from denograd_engine.posterior.gaussian import Gaussian
+from denograd_engine.posterior.seasons import neighbourhood, seasonal_lags
+from denograd_engine.problem import FEWEST_ITEMS, require_enough
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from denograd_engine.schema import Schema
+
+LINEAR_PARTS = 5
+"""Parts of the data, each predicted by the linear part fitted on the others, for the bound on the noise."""
+MOST_NOISE = 0.95
+"""Share of a column's blind residual variance that can be noise: what is declared beyond is cut off."""
+
+
+@dataclass(frozen=True)
+class ColumnFit:
+    """What is known of one cell column, in its own unit.
+
+    Attributes:
+        noise: Standard deviation of the noise that is taken out; None where none is known.
+        bound: Standard deviation of what the other cells do not explain linearly: the noise is not larger.
+        skill: Held-out share of its variance that is explained without the cell itself.
+        gain: Estimated root mean squared error of the posterior mean over the noise (SURE): 1 gains nothing.
+    """
+
+    noise: float | None
+    bound: float
+    skill: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Everything that turns observed cells into posterior means and standard deviations.
+
+    Attributes:
+        encoder: The scaling and the schema.
+        fit: How it was fitted.
+        lags: Steps of the context.
+        columns: Of each cell column, in the order of `encoder.schema.cells`.
+        refined: Which of them carry known noise, and gain by being refined.
+        members: The model of each fold.
+        factor: Of the mixtures' variances, for each refined column, shape (C,).
+        off: Of the posterior variances, likewise.
+    """
+
+    encoder: Encoder
+    fit: Fit
+    lags: tuple[int, ...]
+    columns: Mapping[str, ColumnFit]
+    refined: tuple[str, ...]
+    members: tuple[Member, ...]
+    factor: Tensor
+    off: Tensor
+
+    def contexts(self, frame: pd.DataFrame, device: torch.device) -> Contexts:
+        """The items of a table or series of the same schema."""
+        return Contexts.of(frame, self.encoder, device, self.lags)
+
+    def task(self, device: torch.device) -> Task:
+        """What was learnt."""
+        noise = {name: self.columns[name].noise for name in self.encoder.schema.cells}
+        return _task(self.encoder, {name: std for name, std in noise.items() if std is not None}, device)
+
+
+def fit_posterior(
+    frame: pd.DataFrame,
+    schema: Schema,
+    fit: Fit | None = None,
+    device: str = "auto",
+    on_progress: Callable[[float, float], None] | None = None,
+) -> Posterior:
+    """Fit a blind-spot model to a table or series as it is, noise included.
+
+    Args:
+        frame: Shape (rows, columns), in the user's units.
+        schema: The roles of the columns, with the noise of those that are to be refined.
+        fit: How to fit.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        on_progress: Told the share of the work that is done, and the loss.
+
+    Raises:
+        SchemaError: If no refined column has declared noise, or a column is infinite, constant or empty.
+        TimeAxisError: If the rows do not form series as the schema says.
+        TooFewRowsError: If there is too little to learn from.
+    """
+    fit = fit or Fit()
+    on = resolve_device(device)
+    declared = {name: std for name in schema.refined if (std := schema[name].noise) is not None}
+    if not declared:
+        raise SchemaError(
+            "no column has declared noise, so there is nothing that this rule can take out",
+            expected="the standard deviation of the measurement noise of at least one refined column, in its own unit",
+            where="columns.noise",
+            remedy="declare it, such as columns.noise: {temperature: 0.5}, or use rule: denograd",
+        )
+    encoder = Encoder.fit(frame, schema)
+    contexts = Contexts.of(frame, encoder, on)
+    require_enough(len(contexts), FEWEST_ITEMS, "rows")
+    if contexts.runs is not None:
+        contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
+        left = _left_over(contexts, _task(encoder, declared, on), fit)
+        contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
+    left = _left_over(contexts, _task(encoder, declared, on), fit)
+    bound = _mean_square(left, contexts.present).sqrt().cpu().numpy() * encoder.spreads
+    bounds = dict(zip(schema.cells, bound.tolist(), strict=True))
+    noise = {name: min(std, MOST_NOISE**0.5 * bounds[name]) for name, std in declared.items()}
+    task = _task(encoder, noise, on)
+    fitted = cross_fit(contexts, task, fit, on_progress or (lambda share, loss: None))
+    return _judged(contexts, encoder, task, fit, fitted, noise, bounds)
+
+
+def _task(encoder: Encoder, noise: Mapping[str, float], device: torch.device) -> Task:
+    names = encoder.schema.cells
+    std = torch.tensor([noise.get(name, 0.0) for name in names], dtype=torch.float64) / torch.from_numpy(
+        encoder.spreads
+    )
+    columns = torch.tensor([at for at, name in enumerate(names) if name in noise], dtype=torch.int64)
+    targets = tuple(range(len(encoder.schema.features), len(names)))
+    return Task(columns.to(device), targets, std.square().float().to(device))
+
+
+def _left_over(contexts: Contexts, task: Task, fit: Fit) -> Tensor:
+    """What the linear part, fitted on other items, predicts less what was observed, zero where missing; (items, P)."""
+    everything = replace(task, columns=torch.arange(contexts.cells.shape[1], device=contexts.cells.device))
+    shape = everything.shape(contexts, fit)
+    shape = replace(shape, views=shape.views[:1])
+    left = torch.zeros_like(contexts.cells)
+    items = torch.arange(len(contexts), device=contexts.cells.device)
+    for held_out, others in inner(contexts, items, LINEAR_PARTS, fit.seed):
+        predicted = Gaussian.fit(contexts, others).blind(contexts, held_out, shape).predicted[:, 0]
+        left[held_out] = torch.where(contexts.present[held_out], predicted - contexts.cells[held_out], 0.0)
+    return left
+
+
+def _mean_square(values: Tensor, present: Tensor) -> Tensor:
+    total: Tensor = values.double().square().sum(dim=0) / present.sum(dim=0).clamp_min(1)
+    return total
+
+
+def _judged(
+    contexts: Contexts,
+    encoder: Encoder,
+    task: Task,
+    fit: Fit,
+    fitted: CrossFit,
+    noise: Mapping[str, float],
+    bounds: Mapping[str, float],
+) -> Posterior:
+    observed, present = contexts.cells[:, task.columns], contexts.present[:, task.columns]
+    variance = task.noise[task.columns]
+    factor, off = calibrate(fitted.mixture, observed, present, variance)
+    widened = fitted.mixture.widened(factor)
+    error, _ = risk(widened, observed, present, variance)
+    gain = (error / variance).clamp_min(0.0).sqrt()
+    away = torch.where(present, widened.expected() - observed, 0.0)
+    centred = torch.where(present, observed - observed.sum(dim=0) / present.sum(dim=0).clamp_min(1), 0.0)
+    skill = 1 - _mean_square(away, present) / _mean_square(centred, present)
+    names = encoder.schema.cells
+    found = {names[at]: number for number, at in enumerate(task.columns.tolist())}
+    columns = {
+        name: ColumnFit(
+            noise=noise.get(name),
+            bound=bounds[name],
+            skill=float(skill[found[name]]) if name in found else float("nan"),
+            gain=min(1.0, float(gain[found[name]])) if name in found else 1.0,
+        )
+        for name in names
+    }
+    refined = tuple(name for name in found if columns[name].gain < 1.0)
+    return Posterior(encoder, fit, contexts.lags, columns, refined, fitted.members, factor, off)

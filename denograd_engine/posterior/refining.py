@@ -1,0 +1,230 @@
+"""Refinement by posterior means: each cell once, from its observed context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from denograd_engine.descent import Status
+from denograd_engine.devices import resolve_device
+from denograd_engine.posterior.contexts import Contexts
+from denograd_engine.posterior.folds import folds_of
+from denograd_engine.posterior.model import Posterior
+from denograd_engine.restoration import Restoration
+from denograd_engine.summary import Totals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHUNK = 32_768
+"""Rows of a table that are encoded and refined together."""
+TOGETHER = 2048
+"""Items in one pass through a network."""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The result.
+
+    Attributes:
+        frame: The refined table, in the user's units; index, order, dtypes and missing cells as observed.
+        std: Posterior standard deviation of each refined cell, in the column's unit, columns named as in the frame;
+            missing where the cell is.
+        rows: One line a row, same index: `status`, `iterations`, and standardised `residual_before` and
+            `residual_after` (what the context says of the target less the target, the largest; missing where it is or
+            does not move) and `correction` (Euclidean length over the row's cells).
+        columns: One line a refined column: `noise`, the posterior `std` (root mean square) and the `correction` (root
+            mean square), all in its unit, and `expected`, the correction that the noise and the posterior imply.
+        totals: The whole in a few numbers; `eta` is the mean length of the step towards what the context says.
+    """
+
+    frame: pd.DataFrame
+    std: pd.DataFrame
+    rows: pd.DataFrame
+    columns: pd.DataFrame
+    totals: Totals
+
+
+def clean(
+    frame: pd.DataFrame,
+    model: Posterior,
+    device: str = "auto",
+    draw: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Cleaned:
+    """Replace each noisy cell by its posterior mean.
+
+    Args:
+        frame: The observed data, in the user's units, with the columns that the model was fitted on. Rows that it was
+            fitted on are refined by the member that did not see them. Targets may be missing.
+        model: Fitted.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        draw: Seed. Each cell becomes a draw from its posterior instead: the right spread of a column without the
+            shrinkage of means, but cells are drawn one by one, not jointly.
+        on_progress: Told the share of the rows that are done.
+
+    Raises:
+        SchemaError, TimeAxisError: If the data do not fit the model's schema.
+    """
+    on = resolve_device(device)
+    schema = model.encoder.schema
+    restoration = Restoration(frame, schema, model.encoder.spreads)
+    generator = None if draw is None else torch.Generator(on).manual_seed(draw)
+    rows = max(1, len(frame)) if schema.series is not None else CHUNK
+    parts = []
+    for start in range(0, len(frame), rows):
+        contexts = model.contexts(frame.iloc[start : start + rows], on)
+        part = _refined(contexts, model, generator)
+        restoration.put(start, part.shift)
+        parts.append(part.slim(model))
+        if on_progress is not None:
+            on_progress(min(1.0, (start + rows) / len(frame)))
+    whole = _Slim(
+        *(np.concatenate(list(of_parts)) for of_parts in zip(*(part.arrays() for part in parts), strict=True))
+    )
+    return Cleaned(
+        frame=restoration.frame(),
+        std=pd.DataFrame(whole.std * _units(model), columns=list(model.refined), index=frame.index),
+        rows=whole.rows(frame.index),
+        columns=_by_column(model, whole),
+        totals=whole.totals(model),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows, in the table's order, standardised: shift and posterior standard deviation of each of the P cells,
+    and what the context says of the targets less what was observed; missing where nothing moves.
+    """
+
+    shift: NDArray[np.float32]
+    std: NDArray[np.float32]
+    before: NDArray[np.float32]
+
+    def slim(self, model: Posterior) -> _Slim:
+        names = model.encoder.schema.cells
+        at = [names.index(name) for name in model.refined]
+        features = len(model.encoder.schema.features)
+        after = self.before - self.shift[:, features:]
+        length = np.sqrt(np.square(self.shift, dtype=np.float64).sum(axis=1))
+        return _Slim(self.shift[:, at], self.std[:, at], _largest(self.before), _largest(after), length)
+
+
+@dataclass(frozen=True)
+class _Slim:
+    """What is kept of the rows: refined columns alone, and the target with the largest residual."""
+
+    shift: NDArray[np.float32]
+    std: NDArray[np.float32]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    length: NDArray[np.float64]
+
+    def arrays(self) -> tuple[NDArray[np.floating], ...]:
+        return self.shift, self.std, self.before, self.after, self.length
+
+    @property
+    def touched(self) -> NDArray[np.bool_]:
+        """Cells that were refined."""
+        return ~np.isnan(self.std)
+
+    def rows(self, index: pd.Index) -> pd.DataFrame:
+        reached = self.touched.any(axis=1)
+        status = np.where(reached, Status.REFINED, Status.SKIPPED).astype(np.int8)
+        return pd.DataFrame(
+            {
+                "status": pd.Categorical.from_codes(status, categories=pd.Index([one.label for one in Status])),
+                "iterations": reached.astype(np.int64),
+                "residual_before": self.before.astype(np.float64),
+                "residual_after": self.after.astype(np.float64),
+                "correction": self.length,
+            },
+            index=index,
+        )
+
+    def totals(self, model: Posterior) -> Totals:
+        reached = int(self.touched.any(axis=1).sum())
+        rows = len(self.length)
+        noise = np.array([model.columns[name].noise for name in model.refined], dtype=np.float64) / _units(model)
+        kept = np.square(self.std / noise)[self.touched]
+        counts = {Status.REFINED.label: reached, Status.SKIPPED.label: rows - reached}
+        return Totals(
+            rows=rows,
+            moved=int((self.length > 0).sum()),
+            epochs=1,
+            eta=float(1 - kept.mean()) if len(kept) else 0.0,
+            status={label: count for label, count in counts.items() if count},
+            residual_before=_root_mean_square(self.before),
+            residual_after=_root_mean_square(self.after),
+            interrupted=False,
+        )
+
+
+def _refined(contexts: Contexts, model: Posterior, generator: torch.Generator | None) -> _Part:
+    device = contexts.cells.device
+    task = model.task(device)
+    shape = task.shape(contexts, model.fit)
+    noise, names = task.noise[task.columns], model.encoder.schema.cells
+    shift = torch.zeros_like(contexts.cells)
+    std, away = torch.full_like(shift, torch.nan), torch.full_like(shift, torch.nan)
+    helped = torch.tensor([names[at] in model.refined for at in task.columns.tolist()], device=device)
+    low, high = (torch.from_numpy(limit).to(shift)[task.columns] for limit in model.encoder.limits())
+    fold = folds_of(contexts, len(model.members))
+    for number, member in enumerate(model.members):
+        for part in torch.split((fold == number).nonzero().squeeze(1), TOGETHER):
+            mixture = member.mixture(contexts, part, shape, task.columns).widened(model.factor)
+            observed, present = contexts.cells[part][:, task.columns], contexts.present[part][:, task.columns]
+            touched = present & helped
+            mean, variance = mixture.posterior(observed, noise)
+            if generator is not None:
+                mean = mixture.draw(observed, noise, generator)
+            into = (part[:, None], task.columns)
+            shift[into] = torch.where(touched, mean.clamp(low, high) - observed, 0.0)
+            std[into] = torch.where(touched, (variance * model.off).sqrt(), torch.nan)
+            away[into] = torch.where(touched, mixture.expected() - observed, torch.nan)
+    targets = away[:, len(model.encoder.schema.features) :]
+    return _Part(*(_in_table_order(values, contexts) for values in (shift, std, targets)))
+
+
+def _in_table_order(values: Tensor, contexts: Contexts) -> NDArray[np.float32]:
+    found = values.cpu().numpy()
+    placed = np.empty_like(found)
+    placed[contexts.order] = found
+    return placed
+
+
+def _largest(residual: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row the one with the largest size, missing where all are."""
+    if not residual.shape[1]:
+        return np.full(len(residual), np.nan, dtype=np.float32)
+    at = np.where(np.isnan(residual), -1.0, np.abs(residual)).argmax(axis=1)
+    largest: NDArray[np.float32] = residual[np.arange(len(residual)), at]
+    return largest
+
+
+def _root_mean_square(values: NDArray[np.float32]) -> float:
+    there = values[~np.isnan(values)].astype(np.float64)
+    return float(np.sqrt(np.square(there).mean())) if len(there) else float("nan")
+
+
+def _units(model: Posterior) -> NDArray[np.float64]:
+    """One standardised unit of each refined column, in its own unit."""
+    names = model.encoder.schema.cells
+    return model.encoder.spreads[[names.index(name) for name in model.refined]]
+
+
+def _by_column(model: Posterior, whole: _Slim) -> pd.DataFrame:
+    names, units = list(model.refined), _units(model)
+    count = np.maximum(whole.touched.sum(axis=0), 1)
+    claimed = np.sqrt(np.nansum(np.square(whole.std, dtype=np.float64), axis=0) / count) * units
+    correction = np.sqrt(np.square(whole.shift, dtype=np.float64).sum(axis=0) / count) * units
+    noise = np.array([model.columns[name].noise for name in names], dtype=np.float64)
+    expected = np.sqrt(np.maximum(noise**2 - claimed**2, 0.0))
+    found = {"noise": noise, "std": claimed, "correction": correction, "expected": expected}
+    return pd.DataFrame(found, index=pd.Index(names, name="column"))

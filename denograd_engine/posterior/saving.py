@@ -1,0 +1,79 @@
+"""A fitted model as plain data and tensors, and back: nothing that is read executes anything."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from denograd_engine.errors import ConfigError
+from denograd_engine.frames import Encoder
+from denograd_engine.posterior.fitting import Fit, Member
+from denograd_engine.posterior.gaussian import Gaussian
+from denograd_engine.posterior.model import ColumnFit, Posterior
+from denograd_engine.posterior.network import BlindNet
+
+
+def to_plain(model: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Plain data for JSON, the scaling not included, and named tensors."""
+    plain = {
+        "fit": asdict(model.fit),
+        "lags": list(model.lags),
+        "columns": {name: asdict(column) for name, column in model.columns.items()},
+        "refined": list(model.refined),
+    }
+    tensors = {"factor": model.factor, "off": model.off}
+    for number, member in enumerate(model.members):
+        tensors |= {
+            f"{number}.mean": member.linear.mean,
+            f"{number}.covariance": member.linear.covariance,
+            f"{number}.open": member.open_,
+        }
+        for which, network in enumerate(member.networks):
+            tensors |= {f"{number}.{which}.{name}": values for name, values in network.state_dict().items()}
+    return plain, {name: values.detach().cpu().contiguous() for name, values in tensors.items()}
+
+
+def from_plain(
+    plain: dict[str, Any], tensors: dict[str, Tensor], encoder: Encoder, device: torch.device | str = "cpu"
+) -> Posterior:
+    """The model that `to_plain` took apart.
+
+    Raises:
+        ConfigError: If the two do not fit together.
+    """
+    try:
+        fit = Fit(**plain["fit"])
+        columns = {name: ColumnFit(**column) for name, column in plain["columns"].items()}
+        there = {name: values.to(device) for name, values in tensors.items()}
+        members = tuple(_member(there, number, fit) for number in range(fit.folds))
+        return Posterior(
+            encoder=encoder,
+            fit=fit,
+            lags=tuple(plain["lags"]),
+            columns=columns,
+            refined=tuple(plain["refined"]),
+            members=members,
+            factor=there["factor"],
+            off=there["off"],
+        )
+    except (KeyError, TypeError, RuntimeError, IndexError) as error:
+        raise ConfigError(
+            "the stored model is damaged, or of another version", found=type(error).__name__, where="model"
+        ) from None
+
+
+def _member(tensors: dict[str, Tensor], number: int, fit: Fit) -> Member:
+    networks = []
+    for which in range(fit.networks):
+        inside = f"{number}.{which}."
+        state = {name.removeprefix(inside): values for name, values in tensors.items() if name.startswith(inside)}
+        views, cells = state["said"].shape[1], state["which"].shape[0]
+        with torch.random.fork_rng(devices=[]):
+            network = BlindNet(cells, state["first.weight"].shape[1], views, fit.hidden, fit.depth, 0.0, fit.components)
+        network.load_state_dict(state)
+        networks.append(network.to(state["which"].device))
+    linear = Gaussian(tensors[f"{number}.mean"], tensors[f"{number}.covariance"])
+    return Member(linear, tuple(networks), tensors[f"{number}.open"])

@@ -1,0 +1,285 @@
+"""The parts of the rule `posterior` against closed forms: conditional Gaussians, posteriors, Stein's estimate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from denograd_engine.posterior.calibration import calibrate, risk
+from denograd_engine.posterior.contexts import ALONE, Contexts
+from denograd_engine.posterior.fitting import Fit, Member, Task
+from denograd_engine.posterior.folds import fitted_on, folds_of, inner
+from denograd_engine.posterior.gaussian import Gaussian
+from denograd_engine.posterior.mixture import Mixture, together
+from denograd_engine.posterior.network import BlindNet
+from denograd_engine.posterior.seasons import neighbourhood, seasonal_lags
+
+
+def contexts_of(cells, beside=None, present=None, runs=None, lags=ALONE):
+    cells = torch.as_tensor(np.asarray(cells), dtype=torch.float32)
+    present = torch.ones_like(cells, dtype=torch.bool) if present is None else torch.as_tensor(present)
+    beside = torch.zeros(len(cells), 0) if beside is None else torch.as_tensor(beside, dtype=torch.float32)
+    known = torch.ones_like(beside, dtype=torch.bool)
+    cells = torch.where(present, cells, 0.0)
+    return Contexts(cells, present, beside, known, runs, lags, np.arange(len(cells)))
+
+
+def correlated(rows, columns, seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(rows, columns)) @ generator.normal(size=(columns, columns)) + 1.0
+
+
+def task_of(columns, noise=0.1, targets=()):
+    return Task(torch.arange(columns), targets, torch.full((columns,), noise))
+
+
+def conditional(mean, covariance, x, of, given):
+    """E[x_of | x_given], the textbook's way."""
+    weights = np.linalg.solve(covariance[np.ix_(given, given)], covariance[np.ix_(given, [of])])
+    return mean[of] + (x[given] - mean[given]) @ weights[:, 0]
+
+
+class TestContexts:
+    def test_a_row_of_a_table_is_its_cells_and_what_is_frozen(self):
+        x, present = contexts_of([[1, 2], [3, 4]], beside=[[5], [6]]).gather(torch.tensor([1]))
+        assert x.tolist() == [[3, 4, 6]]
+        assert present.all()
+
+    def test_steps_beyond_the_ends_of_a_run_are_missing(self):
+        contexts = contexts_of([[1], [2], [3], [4]], runs=(2, 2), lags=(-1, 0, 1))
+        x, present = contexts.gather(torch.arange(4))
+        assert x.tolist() == [[0, 1, 2], [1, 2, 0], [0, 3, 4], [3, 4, 0]]
+        assert present.tolist() == [[False, True, True], [True, True, False], [False, True, True], [True, True, False]]
+
+    def test_a_missing_cell_is_missing_in_every_context(self):
+        contexts = contexts_of([[1], [2], [3]], present=[[True], [False], [True]], runs=(3,), lags=(-1, 0))
+        assert contexts.gather(torch.tensor([2]))[1].tolist() == [[False, True]]
+
+
+class TestLinearPart:
+    @pytest.mark.parametrize("hidden", [(), (1,), (0, 3)])
+    def test_a_cell_is_predicted_as_a_gaussian_says_given_all_others(self, hidden):
+        data = correlated(200, 5)
+        contexts, shape = contexts_of(data), task_of(5).shape(contexts_of(data), Fit(ridge=0.0))
+        linear = Gaussian.fit(contexts, torch.arange(200))
+        mask = torch.zeros(3, 5, dtype=torch.bool)
+        mask[:, list(hidden)] = True
+        blind = linear.blind(contexts, torch.arange(3), shape, mask)
+        mean, covariance = linear.mean.numpy(), linear.covariance.numpy()
+        for row in range(3):
+            for cell in range(5):
+                given = [at for at in range(5) if at != cell and at not in hidden]
+                expected = conditional(mean, covariance, data[row], cell, given)
+                assert float(blind.predicted[row, 0, cell]) == pytest.approx(expected, abs=2e-4)
+
+    def test_the_cleaned_context_is_the_posterior_mean_under_the_noise(self):
+        data, noise = correlated(300, 4), 0.3
+        contexts = contexts_of(data)
+        linear = Gaussian.fit(contexts, torch.arange(300))
+        shape = task_of(4, noise).shape(contexts, Fit(ridge=0.0))
+        blind = linear.blind(contexts, torch.arange(10), shape)
+        covariance = linear.covariance.numpy()
+        gain = (covariance - noise * np.eye(4)) @ np.linalg.inv(covariance)
+        expected = linear.mean.numpy() + (data[:10] - linear.mean.numpy()) @ gain.T
+        np.testing.assert_allclose(blind.cleaned, expected, atol=2e-4)
+
+    def test_the_gain_takes_a_cell_out_of_the_cleaned_context(self):
+        data = correlated(200, 4)
+        shape = task_of(4, 0.3).shape(contexts_of(data), Fit())
+        linear = Gaussian.fit(contexts_of(data), torch.arange(200))
+        data[7, 2] += 50.0
+        there = contexts_of(data).cells[7:8]
+        after = linear.blind(contexts_of(data), torch.tensor([7]), shape)
+        data[7, 2] -= 80.0
+        here = contexts_of(data).cells[7:8]
+        before = linear.blind(contexts_of(data), torch.tensor([7]), shape)
+        assert float(after.predicted[0, 0, 2]) == pytest.approx(float(before.predicted[0, 0, 2]), abs=1e-3)
+        without = [
+            blind.cleaned[0] + (blind.predicted[0, 0, 2] - cells[0, 2]) * blind.gain[0, 2]
+            for blind, cells in ((after, there), (before, here))
+        ]
+        torch.testing.assert_close(*without, atol=1e-3, rtol=0)
+
+    def test_items_with_and_without_gaps_go_together(self):
+        data = correlated(60, 3)
+        present = np.random.default_rng(0).random((60, 3)) > 0.2
+        whole = Gaussian.fit(contexts_of(data), torch.arange(60))
+        shape = task_of(3).shape(contexts_of(data), Fit())
+        together_ = whole.blind(contexts_of(data, present=present), torch.arange(60), shape)
+        for row in range(0, 60, 7):
+            alone = whole.blind(contexts_of(data, present=present), torch.tensor([row]), shape)
+            torch.testing.assert_close(alone.predicted[0], together_.predicted[row], atol=1e-5, rtol=0)
+            torch.testing.assert_close(alone.cleaned[0], together_.cleaned[row], atol=1e-5, rtol=0)
+
+    def test_views_of_a_series_see_their_side_alone(self):
+        steps = contexts_of(correlated(80, 2), runs=(80,), lags=(-1, 0, 1))
+        shape = task_of(2).shape(steps, Fit())
+        linear = Gaussian.fit(steps, torch.arange(80))
+        blind = linear.blind(steps, torch.tensor([40]), shape)
+        later = steps.cells.clone()
+        later[41] += 10
+        moved = linear.blind(contexts_of(later, runs=(80,), lags=(-1, 0, 1)), torch.tensor([40]), shape)
+        torch.testing.assert_close(moved.predicted[0, 1], blind.predicted[0, 1])  # the past
+        torch.testing.assert_close(moved.predicted[0, 3], blind.predicted[0, 3])  # the same step
+        assert (moved.predicted[0, [0, 2]] - blind.predicted[0, [0, 2]]).abs().min() > 1e-3
+
+
+class TestBlindSpot:
+    @pytest.mark.parametrize("kind", ["table", "series"])
+    def test_what_is_said_of_a_cell_does_not_depend_on_it(self, kind):
+        torch.manual_seed(0)
+        options = {"runs": (120,), "lags": (-2, -1, 0, 1, 2)} if kind == "series" else {}
+        data = correlated(120, 3)
+        contexts, fit = contexts_of(data, **options), Fit(hidden=16, near=2)
+        shape = task_of(3).shape(contexts, fit)
+        network = BlindNet(3, len(shape.kept), len(shape.views), 16, 2, 0.0, 3)
+        torch.nn.init.normal_(network.out, std=0.5)
+        member = Member(Gaussian.fit(contexts, torch.arange(120)), (network,), torch.ones(3))
+        before = member.mixture(contexts, torch.arange(120), shape, torch.arange(3))
+        data[60, 1] += 3.0
+        after = member.mixture(contexts_of(data, **options), torch.arange(120), shape, torch.arange(3))
+        for said in ("weight", "mean", "variance"):
+            was, is_ = getattr(before, said)[60], getattr(after, said)[60]
+            torch.testing.assert_close(is_[:, 1], was[:, 1], atol=2e-4, rtol=2e-4)
+            assert (is_[:, [0, 2]] - was[:, [0, 2]]).abs().max() > 1e-3
+
+
+def some_mixture(items=4, components=3, cells=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (items, components, cells)
+    weight = torch.randn(shape, generator=generator, dtype=torch.float64).log_softmax(dim=1)
+    mean = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return Mixture(weight, mean, torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1)
+
+
+NOISE = torch.tensor([0.3, 0.5], dtype=torch.float64)
+
+
+class TestMixture:
+    def test_one_component_is_the_formula_of_two_measurements(self):
+        s2, mean, observed = 0.7, torch.tensor([[[0.4]]]), torch.tensor([[1.9]])
+        found, variance = Mixture(torch.zeros(1, 1, 1), mean, torch.full((1, 1, 1), s2)).posterior(
+            observed, torch.tensor([0.2])
+        )
+        assert float(found) == pytest.approx((s2 * 1.9 + 0.2 * 0.4) / (s2 + 0.2))
+        assert float(variance) == pytest.approx(s2 * 0.2 / (s2 + 0.2))
+
+    def test_the_posterior_is_what_integration_finds(self):
+        mixture, observed = some_mixture(1, 3, 1), torch.tensor([[0.8]], dtype=torch.float64)
+        grid = torch.linspace(-8, 8, 40_001, dtype=torch.float64)
+        weight, mean, variance = (part[0, :, 0, None] for part in (mixture.weight, mixture.mean, mixture.variance))
+        prior = (weight.exp() * torch.exp(-0.5 * (grid - mean) ** 2 / variance) / variance.sqrt()).sum(dim=0)
+        density = prior * torch.exp(-0.5 * (0.8 - grid) ** 2 / NOISE[0])
+        density /= density.sum()
+        expected = (grid * density).sum()
+        found, spread = mixture.posterior(observed, NOISE[:1])
+        assert float(found) == pytest.approx(float(expected), abs=1e-6)
+        assert float(spread) == pytest.approx(float(((grid - expected) ** 2 * density).sum()), abs=1e-6)
+
+    def test_the_slope_of_the_mean_is_the_variance_over_the_noise(self):
+        mixture = some_mixture()
+        observed = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+        mean, variance = mixture.posterior(observed, NOISE)
+        (slope,) = torch.autograd.grad(mean.sum(), observed)
+        torch.testing.assert_close(slope, (variance / NOISE).detach())
+
+    def test_the_likelihood_integrates_to_one(self):
+        grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
+        density = some_mixture(1).log_likelihood(grid[:, None].expand(-1, 2), NOISE).exp() / np.sqrt(2 * np.pi)
+        torch.testing.assert_close(density.sum(dim=0) * (grid[1] - grid[0]), torch.ones(2, dtype=torch.float64))
+
+    def test_draws_have_the_moments_of_the_posterior(self):
+        mixture, observed = some_mixture(1), torch.tensor([[0.5, -1.0]], dtype=torch.float64)
+        mean, variance = mixture.posterior(observed, NOISE)
+        many = Mixture(*(part.expand(200_000, -1, -1) for part in (mixture.weight, mixture.mean, mixture.variance)))
+        drawn = many.draw(observed.expand(200_000, -1), NOISE, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(drawn.mean(dim=0), mean[0], atol=5e-3, rtol=0)
+        torch.testing.assert_close(drawn.var(dim=0), variance[0], atol=5e-3, rtol=0)
+
+    def test_mixtures_together_are_their_mean_density(self):
+        one, two, observed = some_mixture(seed=1), some_mixture(seed=2), torch.zeros(4, 2, dtype=torch.float64)
+        both = together([one, two]).log_likelihood(observed, NOISE).exp()
+        expected = (one.log_likelihood(observed, NOISE).exp() + two.log_likelihood(observed, NOISE).exp()) / 2
+        torch.testing.assert_close(both, expected)
+
+
+def noisy_draws(prior, claimed, items=40_000, noise=0.25):
+    """Clean cells of a known prior, noisy, and a mixture that claims another variance for them."""
+    generator = torch.Generator().manual_seed(0)
+    clean = prior**0.5 * torch.randn(items, 1, generator=generator)
+    observed = clean + noise**0.5 * torch.randn(items, 1, generator=generator)
+    zero = torch.zeros(items, 1, 1)
+    return clean, observed, Mixture(zero, zero, zero + claimed), torch.tensor([noise])
+
+
+class TestCalibration:
+    @pytest.mark.parametrize("claimed", [0.05, 0.2, 1.0])
+    def test_the_risk_is_estimated_without_the_truth(self, claimed):
+        clean, observed, mixture, noise = noisy_draws(0.2, claimed)
+        mean, _ = mixture.posterior(observed, noise)
+        error, _ = risk(mixture, observed, torch.ones_like(observed, dtype=torch.bool), noise)
+        assert float(error) == pytest.approx(float((mean - clean).square().mean()), abs=0.006)
+
+    def test_what_is_too_sure_of_itself_is_widened(self):
+        _, observed, mixture, noise = noisy_draws(0.2, 0.05)
+        factor, off = calibrate(mixture, observed, torch.ones_like(observed, dtype=torch.bool), noise)
+        assert float(factor) == pytest.approx(4.0, rel=0.3)
+        assert float(off) == pytest.approx(1.0, abs=0.05)
+
+    def test_what_is_right_is_left(self):
+        _, observed, mixture, noise = noisy_draws(0.2, 0.2)
+        factor, off = calibrate(mixture, observed, torch.ones_like(observed, dtype=torch.bool), noise)
+        assert 0.85 <= float(factor) <= 1.2
+        assert float(off) == pytest.approx(1.0, abs=0.05)
+
+
+class TestFolds:
+    def test_equal_rows_of_a_table_share_a_fold_wherever_they_are(self):
+        data = correlated(100, 3)
+        twice = np.concatenate([data, data[::-1]])
+        fold = folds_of(contexts_of(twice), 5)
+        assert fold[:100].tolist() == fold[100:].flip(0).tolist()
+        assert fold.bincount().min() > 20
+
+    def test_folds_of_a_series_are_blocks(self):
+        fold = folds_of(contexts_of(correlated(200, 1), runs=(200,)), 5)
+        assert int((fold.diff() != 0).sum()) == 19
+        assert fold.bincount().tolist() == [40] * 5
+
+    def test_no_item_near_the_fold_left_out_is_fitted_on(self):
+        contexts = contexts_of(correlated(200, 1), runs=(200,))
+        fold = folds_of(contexts, 5)
+        items = fitted_on(contexts, fold, 2, reach=3)
+        out = (fold == 2).nonzero().squeeze(1)
+        assert int((items[:, None] - out[None]).abs().min()) == 4
+
+    @pytest.mark.parametrize("runs", [None, (150,)])
+    def test_inner_parts_are_all_items_once(self, runs):
+        items = torch.arange(0, 150, 2)
+        parts = list(inner(contexts_of(correlated(150, 1), runs=runs), items, 4, seed=0))
+        assert torch.cat([held_out for held_out, _ in parts]).sort().values.tolist() == items.tolist()
+        for held_out, others in parts:
+            assert not set(held_out.tolist()) & set(others.tolist())
+
+
+class TestSeasons:
+    @staticmethod
+    def lags(cells, runs):
+        contexts = contexts_of(cells, runs=runs, lags=neighbourhood(max(runs)))
+        items = torch.arange(len(contexts))
+        shape = task_of(cells.shape[1]).shape(contexts, Fit())
+        left = Gaussian.fit(contexts, items).blind(contexts, items, shape).predicted[:, 0] - contexts.cells
+        return seasonal_lags(contexts, left)
+
+    def test_a_period_is_found(self):
+        generator = np.random.default_rng(0)
+        pattern = generator.normal(size=50)
+        cells = np.tile(pattern, 40)[:, None] + 0.3 * generator.normal(size=(2000, 1))
+        assert any(lag % 50 == 0 for lag in self.lags(cells, (2000,)))
+
+    def test_noise_has_none(self):
+        assert self.lags(np.random.default_rng(0).normal(size=(2000, 3)), (1200, 800)) == ()
+
+    def test_short_runs_have_short_neighbourhoods(self):
+        assert neighbourhood(9) == (-2, -1, 0, 1, 2)
