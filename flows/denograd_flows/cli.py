@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -216,6 +216,63 @@ def demo(
             shell.farewell(outcomes)
 
 
+@app.command(
+    epilog="Examples: `denograd bench denograd.yaml` · `denograd bench denograd.yaml --noise 0.1 --noise 0.3 "
+    f"--method denograd --method pca --method methods.py:mine --models all`. {EXIT_CODES}"
+)
+def bench(
+    config: Annotated[Path, typer.Argument(help="The configuration; its data are taken as the truth.")] = Path(
+        "denograd.yaml"
+    ),
+    noise: Annotated[
+        list[float] | None, typer.Option("--noise", help="In std of each column; repeatable. Default: 0.2.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            help="gaussian, heteroscedastic, laplace, spikes, autocorrelated; repeatable. Default: gaussian.",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A method, or a function such as file.py:mine; repeatable. Default: all."),
+    ] = None,
+    models: Annotated[str, typer.Option("--models", help="Downstream: quick, all, or names with commas.")] = "quick",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many splits and noises.")] = 3,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=100, help="At most so many. Default: 5,000; of a series 10,000 steps.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes. Default: one for each core.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where results are kept. Default: .denograd/bench/DATASET.")
+    ] = None,
+    unknown_noise: Annotated[bool, typer.Option("--unknown-noise", help="Do not tell methods its size.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Add noise of a known size to your data, let every method remove it, and say what each recovers."""
+    with _shell(as_json, verbose) as shell:
+        shell.prepare()
+        from denograd_flows.bench import Asked, run_bench
+        from denograd_tasks.settings import load_settings
+
+        asked = Asked(
+            kinds=tuple(dict.fromkeys(kind or ["gaussian"])),
+            stds=tuple(dict.fromkeys(noise or [0.2])),
+            known=not unknown_noise,
+            seeds=seeds,
+            methods=tuple(method or ()),
+            models=models,
+            rows=rows,
+            jobs=jobs,
+            out=out,
+        )
+        outcome = shell.benchmark(lambda console: run_bench(load_settings(config), asked, console))
+        if not outcome.worked:
+            raise typer.Exit(1)
+
+
 class _Shell:
     """Where results and messages go."""
 
@@ -270,6 +327,13 @@ class _Shell:
         from denograd_flows.summary import print_manifest
 
         print_manifest(manifest, self._console())
+
+    def benchmark(self, measure: Callable[[Any], Any]) -> Any:
+        from denograd_flows.bench import print_benchmark
+
+        outcome = measure(self._console())
+        self.result(outcome.plain()) if self.as_json else print_benchmark(outcome, self._console())
+        return outcome
 
     def findings(self, findings: list[Any]) -> None:
         from denograd_flows.summary import print_findings

@@ -13,7 +13,7 @@ import pytest
 
 from denograd_engine import __version__
 
-COMMANDS = ["init", "run", "versions", "show", "path", "report", "doctor", "demo"]
+COMMANDS = ["init", "run", "versions", "show", "path", "report", "bench", "doctor", "demo"]
 
 
 def test_a_table_becomes_a_version_and_can_be_looked_at(
