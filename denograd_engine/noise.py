@@ -1,4 +1,4 @@
-"""Noise models: injecting noise of a known size, for benchmarks and demonstrations."""
+"""Noise models: injecting noise of a known size, and estimating that of a series."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ QUIETEST, LOUDEST = 1.0, 5.0
 """Heteroscedastic noise at the least and at the greatest cell of a column, relative to each other."""
 MEMORY = 0.9
 """Of autocorrelated noise: its correlation with that of the row before."""
+COARSE = np.array(
+    [
+        *(-0.010597401785, 0.032883011667, 0.030841381836, -0.187034811719),
+        *(-0.027983769417, 0.630880767930, 0.714846570553, 0.230377813309),
+    ]
+)
+"""Daubechies' scaling filter with four vanishing moments (1992, table 6.1)."""
+FINE = COARSE[::-1] * np.resize([-1.0, 1.0], len(COARSE))
+"""Its wavelet."""
+DETAILS = (FINE, np.convolve(COARSE, np.insert(FINE, np.arange(1, len(FINE)), 0.0)))
+"""Filters of the two finest scales."""
+FEWEST_DETAILS = 100
+"""Details below which nothing is estimated."""
+MAD_OF_NORMAL = 0.6745
+"""Median size of a standard normal number."""
 
 
 def add_noise(
@@ -131,3 +146,40 @@ KINDS: Mapping[str, Kind] = {
     "autocorrelated": _autocorrelated,
 }
 """What draws noise of std 1 for the cells of a column; missing cells stay missing whatever is drawn for them."""
+
+
+def estimate_noise(values: NDArray[np.float64], runs: Sequence[int]) -> float:
+    """Standard deviation of the white noise in a series, from its two finest wavelet scales; 0 where there is none.
+
+    White noise is as strong in both, a random walk stronger in the second by a known factor. Two equations, two
+    unknowns: what the signal adds to the finest scale, as far as it resembles a random walk there, is subtracted. The
+    median absolute detail of the finest scale alone (Donoho and Johnstone, 1994) counts it as noise.
+
+    Args:
+        values: Shape (steps,); a missing value ends a stretch.
+        runs: Length of each unbroken run.
+
+    >>> slow = np.sin(np.arange(4000) / 30) + np.random.default_rng(0).normal(0, 0.2, 4000)
+    >>> round(estimate_noise(slow, [4000]), 1)
+    0.2
+    """
+    strength = [_detail_variance(values, runs, detail) for detail in DETAILS]
+    if min(strength) < 0:
+        return 0.0
+    first, second = (float(np.square(np.cumsum(detail)).sum()) for detail in DETAILS)
+    white = (second * strength[0] - first * strength[1]) / (second - first)
+    return float(np.sqrt(min(max(white, 0.0), strength[0])))
+
+
+def _detail_variance(values: NDArray[np.float64], runs: Sequence[int], detail: NDArray[np.float64]) -> float:
+    """Robust variance of the details of all stretches together; -1 where there are too few."""
+    found = []
+    for run in np.split(values, np.cumsum(runs)[:-1]):
+        holes = np.flatnonzero(np.isnan(run))
+        for stretch in np.split(run, holes):
+            whole = stretch[~np.isnan(stretch)]
+            if len(whole) >= len(detail):
+                found.append(np.convolve(whole, detail, mode="valid"))
+    if sum(map(len, found)) < FEWEST_DETAILS:
+        return -1.0
+    return float((np.median(np.abs(np.concatenate(found))) / MAD_OF_NORMAL) ** 2)

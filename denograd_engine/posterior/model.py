@@ -12,6 +12,7 @@ from torch import Tensor
 from denograd_engine.devices import resolve_device
 from denograd_engine.errors import SchemaError
 from denograd_engine.frames import Encoder
+from denograd_engine.noise import estimate_noise
 from denograd_engine.posterior.calibration import calibrate, risk
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.fitting import CrossFit, Fit, Member, Task, cross_fit
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LINEAR_PARTS = 5
 """Parts of the data, each predicted by the linear part fitted on the others, for the bound on the noise."""
+LEAST_NOISE = 0.01
+"""Estimated noise, as a share of a column's std, below which it is taken for none."""
 MOST_NOISE = 0.95
 """Share of a column's blind residual variance that can be noise: what is declared beyond is cut off."""
 
@@ -37,12 +40,14 @@ class ColumnFit:
 
     Attributes:
         noise: Standard deviation of the noise that is taken out; None where none is known.
+        estimated: Whether that was estimated rather than declared.
         bound: Standard deviation of what the other cells do not explain linearly: the noise is not larger.
         skill: Held-out share of its variance that is explained without the cell itself.
         gain: Estimated root mean squared error of the posterior mean over the noise (SURE): 1 gains nothing.
     """
 
     noise: float | None
+    estimated: bool
     bound: float
     skill: float
     gain: float
@@ -93,20 +98,22 @@ def fit_posterior(
 
     Args:
         frame: Shape (rows, columns), in the user's units.
-        schema: The roles of the columns, with the noise of those that are to be refined.
+        schema: The roles of the columns. In a table those with declared noise are refined; in a series the noise of
+            the others is estimated.
         fit: How to fit.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         on_progress: Told the share of the work that is done, and the loss.
 
     Raises:
-        SchemaError: If no refined column has declared noise, or a column is infinite, constant or empty.
+        SchemaError: If it is a table and no refined column has declared noise, or a column is infinite, constant or
+            empty.
         TimeAxisError: If the rows do not form series as the schema says.
         TooFewRowsError: If there is too little to learn from.
     """
     fit = fit or Fit()
     on = resolve_device(device)
     declared = {name: std for name in schema.refined if (std := schema[name].noise) is not None}
-    if not declared:
+    if not declared and schema.series is None:
         raise SchemaError(
             "no column has declared noise, so there is nothing that this rule can take out",
             expected="the standard deviation of the measurement noise of at least one refined column, in its own unit",
@@ -116,17 +123,25 @@ def fit_posterior(
     encoder = Encoder.fit(frame, schema)
     contexts = Contexts.of(frame, encoder, on)
     require_enough(len(contexts), FEWEST_ITEMS, "rows")
+    known = declared
     if contexts.runs is not None:
+        known = _estimated(contexts, encoder) | declared
         contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
-        left = _left_over(contexts, _task(encoder, declared, on), fit)
+        left = _left_over(contexts, _task(encoder, known, on), fit)
         contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
-    left = _left_over(contexts, _task(encoder, declared, on), fit)
+    left = _left_over(contexts, _task(encoder, known, on), fit)
     bound = _mean_square(left, contexts.present).sqrt().cpu().numpy() * encoder.spreads
     bounds = dict(zip(schema.cells, bound.tolist(), strict=True))
-    noise = {name: min(std, MOST_NOISE**0.5 * bounds[name]) for name, std in declared.items()}
+    noise = {name: min(std, MOST_NOISE**0.5 * bounds[name]) for name, std in known.items()}
     task = _task(encoder, noise, on)
-    fitted = cross_fit(contexts, task, fit, on_progress or (lambda share, loss: None))
-    return _judged(contexts, encoder, task, fit, fitted, noise, bounds)
+    found = {
+        name: ColumnFit(noise.get(name), name in noise and name not in declared, bounds[name], float("nan"), 1.0)
+        for name in schema.cells
+    }
+    unfitted = Posterior(encoder, fit, contexts.lags, found, (), (), task.noise[:0], task.noise[:0])
+    if not noise:
+        return unfitted
+    return _judged(contexts, task, unfitted, cross_fit(contexts, task, fit, on_progress or (lambda share, loss: None)))
 
 
 def _task(encoder: Encoder, noise: Mapping[str, float], device: torch.device) -> Task:
@@ -157,34 +172,38 @@ def _mean_square(values: Tensor, present: Tensor) -> Tensor:
     return total
 
 
-def _judged(
-    contexts: Contexts,
-    encoder: Encoder,
-    task: Task,
-    fit: Fit,
-    fitted: CrossFit,
-    noise: Mapping[str, float],
-    bounds: Mapping[str, float],
-) -> Posterior:
+def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFit) -> Posterior:
+    """The model, trusted as far as the data allow."""
     observed, present = contexts.cells[:, task.columns], contexts.present[:, task.columns]
     variance = task.noise[task.columns]
     factor, off = calibrate(fitted.mixture, observed, present, variance)
     widened = fitted.mixture.widened(factor)
     error, _ = risk(widened, observed, present, variance)
-    gain = (error / variance).clamp_min(0.0).sqrt()
+    gain = (error / variance).clamp(0.0, 1.0).sqrt()
     away = torch.where(present, widened.expected() - observed, 0.0)
     centred = torch.where(present, observed - observed.sum(dim=0) / present.sum(dim=0).clamp_min(1), 0.0)
     skill = 1 - _mean_square(away, present) / _mean_square(centred, present)
-    names = encoder.schema.cells
-    found = {names[at]: number for number, at in enumerate(task.columns.tolist())}
-    columns = {
-        name: ColumnFit(
-            noise=noise.get(name),
-            bound=bounds[name],
-            skill=float(skill[found[name]]) if name in found else float("nan"),
-            gain=min(1.0, float(gain[found[name]])) if name in found else 1.0,
-        )
-        for name in names
-    }
-    refined = tuple(name for name in found if columns[name].gain < 1.0)
-    return Posterior(encoder, fit, contexts.lags, columns, refined, fitted.members, factor, off)
+    names = unfitted.encoder.schema.cells
+    columns = dict(unfitted.columns)
+    for at, name in enumerate(names[column] for column in task.columns.tolist()):
+        columns[name] = replace(columns[name], skill=float(skill[at]), gain=float(gain[at]))
+    return replace(
+        unfitted,
+        columns=columns,
+        refined=tuple(name for name in names if columns[name].gain < 1.0),
+        members=fitted.members,
+        factor=factor,
+        off=off,
+    )
+
+
+def _estimated(contexts: Contexts, encoder: Encoder) -> dict[str, float]:
+    """Noise of the refined columns of a series, in their own units, where there is any."""
+    assert contexts.runs is not None
+    found = {}
+    for at, (name, spread) in enumerate(zip(encoder.schema.cells, encoder.spreads.tolist(), strict=True)):
+        values = torch.where(contexts.present[:, at], contexts.cells[:, at], torch.nan).cpu().double().numpy()
+        std = estimate_noise(values, contexts.runs) if encoder.schema[name].refined else 0.0
+        if std > LEAST_NOISE:
+            found[name] = std * spread
+    return found

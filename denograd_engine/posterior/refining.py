@@ -175,7 +175,7 @@ def _refined(contexts: Contexts, model: Posterior, generator: torch.Generator | 
     std, away = torch.full_like(shift, torch.nan), torch.full_like(shift, torch.nan)
     helped = torch.tensor([names[at] in model.refined for at in task.columns.tolist()], device=device)
     low, high = (torch.from_numpy(limit).to(shift)[task.columns] for limit in model.encoder.limits())
-    fold = folds_of(contexts, len(model.members))
+    fold = folds_of(contexts, model.fit.folds)
     for number, member in enumerate(model.members):
         for part in torch.split((fold == number).nonzero().squeeze(1), TOGETHER):
             mixture = member.mixture(contexts, part, shape, task.columns).widened(model.factor)

@@ -48,7 +48,7 @@ def from_plain(
         fit = Fit(**plain["fit"])
         columns = {name: ColumnFit(**column) for name, column in plain["columns"].items()}
         there = {name: values.to(device) for name, values in tensors.items()}
-        members = tuple(_member(there, number, fit) for number in range(fit.folds))
+        members = tuple(_member(there, number, fit) for number in range(fit.folds) if f"{number}.mean" in there)
         return Posterior(
             encoder=encoder,
             fit=fit,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from denograd_engine.errors import ConfigError, SchemaError
-from denograd_engine.noise import KINDS, add_gaussian_noise, add_noise
+from denograd_engine.noise import COARSE, FINE, KINDS, add_gaussian_noise, add_noise, estimate_noise
 
 
 def table():
@@ -126,3 +126,33 @@ def test_autocorrelated_noise_drifts_from_row_to_row_from_the_first_on():
 def test_another_kind_is_an_error_that_lists_them():
     with pytest.raises(ConfigError, match=r"(?s)there is no noise of kind 'pink'.*gaussian or heteroscedastic"):
         add_noise(table(), ["a"], std=0.3, seed=1, kind="pink")
+
+
+class TestEstimating:
+    def test_the_filters_are_the_librarys(self):
+        pywt = pytest.importorskip("pywt")
+        wavelet = pywt.Wavelet("db4")
+        np.testing.assert_allclose(COARSE, wavelet.dec_lo, atol=1e-11)
+        np.testing.assert_allclose(FINE, wavelet.dec_hi, atol=1e-11)
+
+    @pytest.mark.parametrize("std", [0.05, 0.3, 1.0])
+    def test_white_noise_on_a_slow_series_is_found(self, std):
+        steps = np.arange(6000)
+        noisy = np.sin(steps / 20) + np.random.default_rng(0).normal(0, std, 6000)
+        assert estimate_noise(noisy, [6000]) == pytest.approx(std, rel=0.08)
+
+    def test_a_random_walk_is_not_taken_for_noise(self):
+        generator = np.random.default_rng(0)
+        walk = generator.normal(size=20_000).cumsum()
+        assert estimate_noise(walk, [20_000]) < 0.2
+        assert estimate_noise(walk + generator.normal(0, 2, 20_000), [20_000]) == pytest.approx(2.0, rel=0.1)
+
+    def test_gaps_and_runs_are_no_jumps(self):
+        generator = np.random.default_rng(0)
+        noisy = np.sin(np.arange(3000) / 30) + generator.normal(0, 0.1, 3000)
+        apart = noisy + 100.0 * (np.arange(3000) >= 1500)
+        apart[500:503] = np.nan
+        assert estimate_noise(apart, [1500, 1500]) == pytest.approx(0.1, rel=0.1)
+
+    def test_too_little_says_nothing(self):
+        assert estimate_noise(np.random.default_rng(0).normal(size=50), [50]) == 0.0

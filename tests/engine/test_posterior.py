@@ -119,7 +119,7 @@ class TestTable:
         again = clean(noisy, from_plain(plain, tensors, model.encoder), "cpu")
         pd.testing.assert_frame_equal(again.frame, result.frame)
         pd.testing.assert_frame_equal(again.std, result.std)
-        del tensors["0.mean"]
+        del tensors["0.covariance"]
         with pytest.raises(ConfigError, match="damaged"):
             from_plain(plain, tensors, model.encoder)
 
@@ -240,3 +240,24 @@ class TestSeries:
         result = clean(noisy, model, "cpu").frame
         assert result["y"].tail(50).isna().all()
         assert recovery(truth.tail(50), noisy.tail(50), result.tail(50), ["a", "b"], []).features < 0.7
+
+    def test_noise_that_is_not_declared_is_estimated(self):
+        truth = waves(2000)
+        names = ["a", "b", "y"]
+        noisy = add_gaussian_noise(truth, names, NOISE, seed=0)
+        schema = infer_schema(truth, target="y", series=Series("time", window=24))
+        model = fit_posterior(noisy, schema, QUICK, "cpu")
+        for name in names:
+            assert model.columns[name].estimated
+            assert model.columns[name].noise == pytest.approx(NOISE * truth[name].std(), rel=0.15)
+        assert recovery(truth, noisy, clean(noisy, model, "cpu").frame, ["a", "b"], ["y"]).cells < 0.5
+
+    def test_a_series_without_noise_stays_as_it_is(self):
+        truth = waves()
+        model = fit_posterior(truth, infer_schema(truth, target="y", series=Series("time", window=24)), QUICK, "cpu")
+        result = clean(truth, model, "cpu")
+        assert model.refined == ()
+        pd.testing.assert_frame_equal(result.frame, truth)
+        assert (result.rows["status"] == "skipped").all()
+        plain, tensors = to_plain(model)
+        assert from_plain(plain, tensors, model.encoder).refined == ()
