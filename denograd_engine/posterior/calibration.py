@@ -11,7 +11,7 @@ from torch import Tensor
 
 from denograd_engine.posterior.mixture import Mixture
 
-FACTORS = (0.7, 0.85, 1.0, 1.2, 1.45, 1.75, 2.1, 2.5, 3.0, 4.0, 6.0, 10.0)
+FACTORS = (1.0, 1.2, 1.45, 1.75, 2.1, 2.5, 3.0, 4.0, 6.0, 10.0)
 """Factors of the mixture's variances that are tried."""
 TOGETHER = 8192
 

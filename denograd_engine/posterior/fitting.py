@@ -13,17 +13,17 @@ from denograd_engine.errors import DenogradError
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
 from denograd_engine.posterior.gaussian import Blind, Gaussian, Shape
-from denograd_engine.posterior.mixture import Mixture, together
+from denograd_engine.posterior.mixture import Mixture, side_by_side, together
 from denograd_engine.posterior.network import BlindNet
 from denograd_engine.workers import workers_on
 
 INNER = 5
 """Parts of a training set whose linear predictions are each learnt on the others, as in use."""
 ITEMS_A_STEP = 256
-HIDDEN_SHARE = 0.25
+HIDDEN_SHARE = {"table": 0.5, "series": 0.25}
 """Share of the training items in which more is hidden than is missing anyway."""
-MASKS = 8
-"""Different sets of columns that are hidden there, besides all targets."""
+MASKS = 4
+"""Different sets of columns that are hidden there, each with and without the targets."""
 LOOKED_AT = 2048
 """Items that are evaluated together."""
 LEAST_OPEN = 0.05
@@ -49,6 +49,8 @@ class Fit:
         ridge: Penalty of the linear part, at lag 0.
         ridge_power: How it grows with the lag: ridge (1 + |lag|)^power.
         near: Steps on either side whose cleaned values the network sees.
+        target_informs: Whether features are refined with a look at the targets, whose noise they then carry into what
+            is trained on them; None: in series, where a forecast's target is another step.
         seed: Of weights, order and masks.
     """
 
@@ -66,6 +68,7 @@ class Fit:
     ridge: float = 0.03
     ridge_power: float = 1.0
     near: int = 4
+    target_informs: bool | None = None
     seed: int = 0
 
     def steps(self, items: int) -> int:
@@ -81,11 +84,19 @@ class Task:
         columns: Which of the P cell columns carry noise, shape (C,).
         targets: Which of the P are targets: they may all be absent.
         noise: Noise variance of each of the P, 0 where none is known, shape (P,).
+        apart: Whether features are refined without a look at the targets.
     """
 
     columns: Tensor
     targets: tuple[int, ...]
     noise: Tensor
+    apart: bool = False
+
+    def of_targets(self, contexts: Contexts) -> Tensor:
+        """Which numbers of a context are targets, shape (D,)."""
+        cells = torch.zeros(contexts.cells.shape[1], dtype=torch.bool, device=self.noise.device)
+        cells[list(self.targets)] = True
+        return torch.cat([cells.repeat(len(contexts.lags)), cells.new_zeros(contexts.beside.shape[1])])
 
     def shape(self, contexts: Contexts, fit: Fit) -> Shape:
         """What the linear part is asked."""
@@ -113,12 +124,35 @@ class Member:
     networks: tuple[BlindNet, ...]
     open_: Tensor
 
-    def mixture(self, contexts: Contexts, items: Tensor, shape: Shape, columns: Tensor) -> Mixture:
-        """What it says of the clean cells of these items."""
-        blind = self.linear.blind(contexts, items, shape)
-        observed, present = contexts.cells[items][:, columns], contexts.present[items][:, columns]
+    def mixture(self, contexts: Contexts, items: Tensor, shape: Shape, task: Task) -> Mixture:
+        """What it says of the clean cells of these items: of targets given all else, of features as the task says."""
+        target = torch.isin(task.columns, torch.tensor(task.targets, device=task.columns.device))
+        if not task.apart or bool(target.all()):
+            return self._said(contexts, items, shape, task, None, None)
+        hidden = task.of_targets(contexts)
+        without = self._said(contexts, items, shape, task, hidden, (~target).nonzero().squeeze(1))
+        if not bool(target.any()):
+            return without
+        whole = self._said(contexts, items, shape, task, None, target.nonzero().squeeze(1))
+        order = torch.cat([(~target).nonzero(), target.nonzero()]).squeeze(1).argsort()
+        return side_by_side([without, whole], order)
+
+    def _said(
+        self,
+        contexts: Contexts,
+        items: Tensor,
+        shape: Shape,
+        task: Task,
+        hidden: Tensor | None,
+        cells: Tensor | None,
+    ) -> Mixture:
+        mask = None if hidden is None else hidden.expand(len(items), -1)
+        blind = self.linear.blind(contexts, items, shape, mask)
+        observed, present = contexts.cells[items][:, task.columns], contexts.present[items][:, task.columns]
+        if hidden is not None:
+            present = present & ~hidden[shape.own]
         with torch.no_grad():
-            return together([network(blind, observed, present, self.open_) for network in self.networks])
+            return together([network(blind, observed, present, self.open_, cells=cells) for network in self.networks])
 
 
 def fit_member(
@@ -189,15 +223,14 @@ def _lessons(contexts: Contexts, items: Tensor, task: Task, shape: Shape, seed: 
 
 
 def _masks(contexts: Contexts, task: Task, generator: torch.Generator) -> Tensor:
-    """What may be hidden of a context, shape (masks, D): columns at every lag; all targets in half of the masks."""
+    """What may be hidden of a context, shape (masks, D): all targets, or some columns, or both, at every lag."""
     cells = contexts.cells.shape[1]
     some = torch.rand(MASKS, 1, generator=generator) * 0.6
-    columns = torch.rand(MASKS, cells, generator=generator) < some
-    all_targets = torch.zeros(MASKS, cells, dtype=torch.bool)
-    all_targets[:, list(task.targets)] = True
-    whole = torch.cat([columns, all_targets]).repeat(1, len(contexts.lags))
-    beside = torch.zeros(len(whole), contexts.beside.shape[1], dtype=torch.bool)
-    return torch.cat([whole, beside], dim=1).to(contexts.cells.device)
+    columns = (torch.rand(MASKS, cells, generator=generator) < some).repeat(1, len(contexts.lags))
+    random = torch.cat([columns, torch.zeros(MASKS, contexts.beside.shape[1], dtype=torch.bool)], dim=1)
+    targets = task.of_targets(contexts)
+    random = random.to(targets.device)
+    return torch.cat([random, random | targets, targets.expand(2 * MASKS, -1)])
 
 
 def _joined(parts: list[Blind]) -> Blind:
@@ -228,7 +261,7 @@ def _optimise(
     shuffled = torch.Generator().manual_seed(seed)
     dropped = torch.Generator(open_.device).manual_seed(seed)
     size = min(ITEMS_A_STEP, count)
-    few = round(HIDDEN_SHARE * size)
+    few = round(HIDDEN_SHARE["table" if contexts.runs is None else "series"] * size)
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         if len(order) < size:
@@ -314,7 +347,7 @@ def cross_fit(contexts: Contexts, task: Task, fit: Fit, on_progress: Callable[[f
     found = [contexts.cells.new_empty(len(contexts), fit.networks * fit.components, len(task.columns)) for _ in "wmv"]
     for number, member in enumerate(members):
         for part in torch.split((fold == number).nonzero().squeeze(1), LOOKED_AT):
-            mixture = member.mixture(contexts, part, shape, task.columns)
+            mixture = member.mixture(contexts, part, shape, task)
             for into, values in zip(found, (mixture.weight, mixture.mean, mixture.variance), strict=True):
                 into[part] = values
     return CrossFit(tuple(members), fold, Mixture(*found))

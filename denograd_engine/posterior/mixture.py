@@ -73,3 +73,12 @@ def together(mixtures: list[Mixture]) -> Mixture:
         torch.cat([one.mean for one in mixtures], dim=1),
         torch.cat([one.variance for one in mixtures], dim=1),
     )
+
+
+def side_by_side(mixtures: list[Mixture], order: Tensor) -> Mixture:
+    """Mixtures of different cells of the same items as one, its cells in this order of theirs."""
+    return Mixture(
+        torch.cat([one.weight for one in mixtures], dim=2)[:, :, order],
+        torch.cat([one.mean for one in mixtures], dim=2)[:, :, order],
+        torch.cat([one.variance for one in mixtures], dim=2)[:, :, order],
+    )

@@ -84,7 +84,7 @@ class Posterior:
     def task(self, device: torch.device) -> Task:
         """What was learnt."""
         noise = {name: self.columns[name].noise for name in self.encoder.schema.cells}
-        return _task(self.encoder, {name: std for name, std in noise.items() if std is not None}, device)
+        return _task(self.encoder, {name: std for name, std in noise.items() if std is not None}, self.fit, device)
 
 
 def fit_posterior(
@@ -127,13 +127,13 @@ def fit_posterior(
     if contexts.runs is not None:
         known = _estimated(contexts, encoder) | declared
         contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
-        left = _left_over(contexts, _task(encoder, known, on), fit)
+        left = _left_over(contexts, _task(encoder, known, fit, on), fit)
         contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
-    left = _left_over(contexts, _task(encoder, known, on), fit)
+    left = _left_over(contexts, _task(encoder, known, fit, on), fit)
     bound = _mean_square(left, contexts.present).sqrt().cpu().numpy() * encoder.spreads
     bounds = dict(zip(schema.cells, bound.tolist(), strict=True))
     noise = {name: min(std, MOST_NOISE**0.5 * bounds[name]) for name, std in known.items()}
-    task = _task(encoder, noise, on)
+    task = _task(encoder, noise, fit, on)
     found = {
         name: ColumnFit(noise.get(name), name in noise and name not in declared, bounds[name], float("nan"), 1.0)
         for name in schema.cells
@@ -144,14 +144,15 @@ def fit_posterior(
     return _judged(contexts, task, unfitted, cross_fit(contexts, task, fit, on_progress or (lambda share, loss: None)))
 
 
-def _task(encoder: Encoder, noise: Mapping[str, float], device: torch.device) -> Task:
+def _task(encoder: Encoder, noise: Mapping[str, float], fit: Fit, device: torch.device) -> Task:
     names = encoder.schema.cells
     std = torch.tensor([noise.get(name, 0.0) for name in names], dtype=torch.float64) / torch.from_numpy(
         encoder.spreads
     )
     columns = torch.tensor([at for at, name in enumerate(names) if name in noise], dtype=torch.int64)
     targets = tuple(range(len(encoder.schema.features), len(names)))
-    return Task(columns.to(device), targets, std.square().float().to(device))
+    informs = encoder.schema.series is not None if fit.target_informs is None else fit.target_informs
+    return Task(columns.to(device), targets, std.square().float().to(device), apart=not informs)
 
 
 def _left_over(contexts: Contexts, task: Task, fit: Fit) -> Tensor:

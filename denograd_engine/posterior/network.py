@@ -53,6 +53,7 @@ class BlindNet(nn.Module):
         present: Tensor,
         open_: Tensor,
         generator: torch.Generator | None = None,
+        cells: Tensor | None = None,
     ) -> Mixture:
         """The mixture of each cell.
 
@@ -62,18 +63,21 @@ class BlindNet(nn.Module):
             present: Which of them the context holds, shape (items, P).
             open_: Standard deviation that the linear part leaves open, shape (P,).
             generator: Which units to drop, while training; None drops none.
+            cells: Positions of those that are asked about; None asks about all P.
         """
-        predicted = blind.predicted[:, 0]
-        away = torch.where(present, predicted - observed, 0.0)
-        own = functional.linear(blind.gain, self.first.weight)[blind.pattern]
+        some = slice(None) if cells is None else cells
+        open_, views = open_[some], blind.predicted[:, :, some]
+        predicted = views[:, 0]
+        away = torch.where(present, blind.predicted[:, 0] - observed, 0.0)[:, some]
+        own = functional.linear(blind.gain[:, some], self.first.weight)[blind.pattern]
         shared = self.first(blind.cleaned) + self.absent(blind.missing.to(blind.cleaned))
-        said = torch.cat([predicted[:, None], blind.predicted[:, 1:] - predicted[:, None]], dim=1)
-        hidden = shared[:, None] + away[:, :, None] * own + self.which
-        hidden = hidden + torch.einsum("ivp,pvh->iph", said, self.said)
+        said = torch.cat([predicted[:, None], views[:, 1:] - predicted[:, None]], dim=1)
+        hidden = shared[:, None] + away[:, :, None] * own + self.which[some]
+        hidden = hidden + torch.einsum("ivp,pvh->iph", said, self.said[some])
         for norm, block in zip(self.norms, self.blocks, strict=False):
             hidden = hidden + block(self._dropped(functional.silu(norm(hidden)), generator))
         last = self._dropped(functional.silu(self.norms[-1](hidden)), generator)
-        found = torch.einsum("iph,kmph->ikmp", last, self.out) + self.bias
+        found = torch.einsum("iph,kmph->ikmp", last, self.out[:, :, some]) + self.bias[:, :, some]
         weight, offset, scale = found.unbind(dim=1)
         deviation = open_ * scale.clamp(NARROWEST, WIDEST).exp()
         return Mixture(weight.log_softmax(dim=1), predicted[:, None] + offset * open_, deviation.square())

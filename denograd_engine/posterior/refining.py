@@ -178,7 +178,7 @@ def _refined(contexts: Contexts, model: Posterior, generator: torch.Generator | 
     fold = folds_of(contexts, model.fit.folds)
     for number, member in enumerate(model.members):
         for part in torch.split((fold == number).nonzero().squeeze(1), TOGETHER):
-            mixture = member.mixture(contexts, part, shape, task.columns).widened(model.factor)
+            mixture = member.mixture(contexts, part, shape, task).widened(model.factor)
             observed, present = contexts.cells[part][:, task.columns], contexts.present[part][:, task.columns]
             touched = present & helped
             mean, variance = mixture.posterior(observed, noise)

@@ -136,9 +136,9 @@ class TestBlindSpot:
         network = BlindNet(3, len(shape.kept), len(shape.views), 16, 2, 0.0, 3)
         torch.nn.init.normal_(network.out, std=0.5)
         member = Member(Gaussian.fit(contexts, torch.arange(120)), (network,), torch.ones(3))
-        before = member.mixture(contexts, torch.arange(120), shape, torch.arange(3))
+        before = member.mixture(contexts, torch.arange(120), shape, task_of(3))
         data[60, 1] += 3.0
-        after = member.mixture(contexts_of(data, **options), torch.arange(120), shape, torch.arange(3))
+        after = member.mixture(contexts_of(data, **options), torch.arange(120), shape, task_of(3))
         for said in ("weight", "mean", "variance"):
             was, is_ = getattr(before, said)[60], getattr(after, said)[60]
             torch.testing.assert_close(is_[:, 1], was[:, 1], atol=2e-4, rtol=2e-4)
