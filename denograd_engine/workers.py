@@ -56,7 +56,11 @@ class Workers:
     ) -> list[Found]:
         """What `work` makes of each, all at once; the caller's thread does something else now and then."""
         if self._pool is None:
-            return [work(one) for one in given]
+            found = []
+            for one in given:
+                found.append(work(one))
+                meanwhile()
+            return found
         futures = [self._pool.submit(work, one) for one in given]
         while wait(futures, timeout=POLLED_SECONDS, return_when=FIRST_EXCEPTION).not_done:
             meanwhile()
