@@ -17,6 +17,7 @@ from denograd_engine.backbones import REGISTRY
 from denograd_engine.errors import ConfigError, StoreError
 from denograd_tasks.kinds import registered
 from denograd_tasks.models import ARCHITECTURE, PROGRAM, SCALING, WEIGHTS, load_module
+from denograd_tasks.posteriors import DESCRIPTION
 from denograd_tasks.records import Architecture
 from denograd_tasks.settings import without_credentials
 from denograd_tasks.tracking import client, fluent, tracking_errors
@@ -113,6 +114,13 @@ def adopt(uri: str, version: ModelVersion, folder: Path, schema: Schema) -> Adop
 
     with fluent(uri), tracking_errors(uri):
         mlflow.artifacts.download_artifacts(version.uri, dst_path=str(folder), tracking_uri=uri)
+    if (folder / DESCRIPTION).is_file():
+        raise ConfigError(
+            f"the model {version.uri} is no backbone",
+            found="the posterior model of a run with rule posterior",
+            where=WHERE,
+            remedy="leave backbone.kind out: rule posterior fits its model to these data, and uses it again by itself",
+        )
     architecture = _architecture(folder, version)
     weights = _weights(folder, version, architecture)
     module = load_module(weights, architecture or _unknown(version), "cpu")

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from denograd_engine.backbones import REGISTRY
 from denograd_engine.user_code import is_custom
+from denograd_tasks.rule import AUTO, POSTERIOR
 
 REGISTERED = "models:/"
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[1-9]\d*)|@(?P<alias>[^/@]+))")
@@ -71,11 +72,13 @@ def _criterion(name: str) -> str:
 
 
 def _rule(name: str) -> str:
+    if name in (AUTO, POSTERIOR):
+        return name
     from denograd_engine.rules import REGISTRY as RULES  # brings torch
 
     if name in RULES:
         return name
-    raise _unknown(name, RULES, "")
+    raise _unknown(name, [AUTO, POSTERIOR, *RULES], "")
 
 
 def _unknown(name: str, registry: Iterable[str], others: str) -> PydanticCustomError:

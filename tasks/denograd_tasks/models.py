@@ -42,8 +42,13 @@ def encoder_json(encoder: Encoder) -> bytes:
 
 def weights_digest(module: nn.Module, encoder: Encoder, architecture: Architecture) -> str:
     """sha256 over architecture and scaling, and every weight and buffer by name, type, shape and bytes."""
-    digest = hashlib.sha256(architecture.to_json() + encoder_json(encoder))
-    for name, weight in sorted(module.state_dict().items()):
+    return tensors_digest(architecture.to_json() + encoder_json(encoder), module.state_dict())
+
+
+def tensors_digest(described: bytes, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over a description and named tensors."""
+    digest = hashlib.sha256(described)
+    for name, weight in sorted(tensors.items()):
         array = weight.detach().cpu().contiguous()
         digest.update(f"{name} {array.dtype} {tuple(array.shape)}\n".encode())
         digest.update(array.numpy().tobytes())
@@ -64,13 +69,23 @@ def require_weights(record: TrainedBackbone) -> None:
     except Exception:  # whatever a damaged file makes torch or json raise
         found = None
     if found != record.digest:
-        raise StoreError(
-            "the exported model is damaged",
-            expected=f"weights and scaling with the digest {record.digest}",
-            found=found or "no readable model",
-            where=open_store(record.root).uri(record.weights.path.rsplit("/", 1)[0]),
-            remedy="move it away and run again, and it is written anew",
-        )
+        raise damaged(record, found)
+
+
+def damaged(record: TrainedBackbone, found: str | None) -> StoreError:
+    """The error of an export that does not hold what its record says.
+
+    Args:
+        record: Of the export.
+        found: The digest of what it holds; None if nothing in it can be read.
+    """
+    return StoreError(
+        "the exported model is damaged",
+        expected=f"weights and scaling with the digest {record.digest}",
+        found=found or "no readable model",
+        where=open_store(record.root).uri(record.weights.path.rsplit("/", 1)[0]),
+        remedy="move it away and run again, and it is written anew",
+    )
 
 
 def load_backbone(record: TrainedBackbone, device: str) -> Backbone:
@@ -93,7 +108,7 @@ def load_backbone(record: TrainedBackbone, device: str) -> Backbone:
 def load_module(path: Path, architecture: Architecture, device: str) -> nn.Module:
     """The network whose weights are in this file."""
     if path.name.endswith(".safetensors"):
-        return rebuild(architecture, _weights_in(path))
+        return rebuild(architecture, weights_in(path))
     program = load_program(path)
     if architecture.rebuilt:
         return rebuild(architecture, program.state_dict)
@@ -133,7 +148,12 @@ def rebuild(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Mod
     return module.eval()
 
 
-def _weights_in(path: Path) -> dict[str, Tensor]:
+def weights_in(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        StoreError: If it is none.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

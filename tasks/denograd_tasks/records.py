@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from denograd_engine.user_code import is_custom
+from denograd_tasks.noisy import NoisyColumn, furthest_from_one, noise_left_in_words, step_in_words
+from denograd_tasks.rule import POSTERIOR
 from denograd_tasks.store import open_store
 
 
@@ -160,7 +162,7 @@ class Architecture(BaseModel):
 
 
 class TrainedBackbone(Record):
-    """The frozen network.
+    """The frozen model: a network, or the posterior model of all columns.
 
     Attributes:
         architecture: What it is.
@@ -168,10 +170,12 @@ class TrainedBackbone(Record):
         run_id: The MLflow run of its training, or of its assessment if it came trained.
         tracking_uri: The MLflow server or store.
         digest: sha256 of architecture, weights and scaling.
-        skill: Held-out R2 of each target.
+        skill: Held-out R2 of each target; of a posterior model, of each column with noise.
         residual_scale: Held-out root mean squared residual, standardised.
-        history: Epoch, training loss and held-out loss, each epoch; empty if it came trained.
+        history: Epoch, training loss and held-out loss, each epoch; empty if it came trained. Of a posterior model, the
+            percentage of the work, and the loss.
         adopted: Whether it was taken from the registry as it is.
+        columns: Of a posterior model, the columns with noise.
     """
 
     architecture: Architecture
@@ -181,8 +185,9 @@ class TrainedBackbone(Record):
     digest: str
     skill: dict[str, float]
     residual_scale: float
-    history: tuple[tuple[int, float, float], ...]
+    history: tuple[tuple[int, float, float | None], ...]
     adopted: bool = False
+    columns: dict[str, NoisyColumn] = Field(default_factory=dict)
 
     def intact(self) -> bool:
         from denograd_tasks.tracking import run_exists
@@ -196,6 +201,16 @@ class TrainedBackbone(Record):
         return kind.rsplit("/", 1)[-1] if is_custom(kind) else kind
 
     @property
+    def posterior(self) -> bool:
+        """Whether it is a posterior model."""
+        return self.architecture.kind == POSTERIOR
+
+    @property
+    def noise_left(self) -> dict[str, float]:
+        """Share of each column's noise that is left, estimated without clean data."""
+        return {name: column.gain for name, column in self.columns.items()}
+
+    @property
     def weights(self) -> File:
         """The file of its weights."""
         return self.files[0]
@@ -205,6 +220,8 @@ class TrainedBackbone(Record):
         return sum(self.skill.values()) / len(self.skill)
 
     def describe(self) -> str:
+        if self.posterior:
+            return f"{POSTERIOR}, noise left, estimated: {noise_left_in_words(self.noise_left)}"
         name = f"{self.model_uri} as it is" if self.adopted else self.kind
         skill = f"{name}, held-out R2 {self.mean_skill:.3f}"
         return skill + (f" after {len(self.history)} epochs" if self.history else "")
@@ -217,11 +234,14 @@ class Refined(Record):
         attempt: Names its folder; the same content always has the same name.
         digest: sha256 over the refined content.
         totals: `denograd_engine.Refinement.totals` as plain data.
+        columns: Of a posterior model, for each refined column its `noise`, the root mean square of the posterior `std`
+            and of the `correction`, and the correction `expected` from the first two, all in the column's unit.
     """
 
     attempt: str
     digest: str
     totals: dict[str, Any]
+    columns: dict[str, dict[str, float]] = Field(default_factory=dict)
 
     @property
     def data(self) -> File:
@@ -234,9 +254,18 @@ class Refined(Record):
         return self.files[1]
 
     @property
+    def evidence(self) -> Sequence[File]:
+        """What is kept beside the table: the summary of each row, and posterior stds that the table does not hold."""
+        return self.files[1:]
+
+    @property
     def quarantined(self) -> File:
         """The refined table where it is kept after a gate refused it."""
         return self.data.model_copy(update={"path": self.data.path.replace("/data/", "/quarantine/", 1)})
+
+    def furthest_from_expected(self) -> tuple[str | None, float]:
+        """The column whose correction is furthest from the expected one, and the ratio of the two; 1 without any."""
+        return furthest_from_one({name: (one["correction"], one["expected"]) for name, one in self.columns.items()})
 
     def located(self) -> File | None:
         """The refined table where it is now, unchanged; None if it is gone."""
@@ -244,10 +273,13 @@ class Refined(Record):
         return next((file for file in (self.data, self.quarantined) if store.holds(file.path, file.sha256)), None)
 
     def intact(self) -> bool:
-        return self.located() is not None and open_store(self.root).holds(self.rows.path, self.rows.sha256)
+        store = open_store(self.root)
+        return self.located() is not None and all(store.holds(file.path, file.sha256) for file in self.evidence)
 
     def describe(self) -> str:
         moved = self.totals["moved"] / max(1, self.totals["rows"])
+        if self.columns:
+            return f"{moved:.0%} of the rows moved, {step_in_words(self.totals['eta'])}"
         return f"{moved:.0%} of the rows moved in {self.totals['epochs']} epochs"
 
 

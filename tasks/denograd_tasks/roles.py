@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from denograd_engine.schema import Schema, Series, infer_schema
+from denograd_tasks.rule import OF_POSTERIORS, SUPERVISED, chosen_rule, fit_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from denograd_engine.posterior.fitting import Fit
     from denograd_engine.refinement import Refining
     from denograd_engine.training import Training
     from denograd_tasks.settings import Settings
+
+SEEDS = 2**40
+"""The engine derives further seeds from one, which must stay below 2^64."""
 
 
 def schema_of(frame: pd.DataFrame, settings: Settings) -> Schema:
@@ -31,6 +36,11 @@ def schema_of(frame: pd.DataFrame, settings: Settings) -> Schema:
     )
 
 
+def std_name(column: str) -> str:
+    """The published column that holds the posterior standard deviation of each cell of another."""
+    return f"{column}__std"
+
+
 def training_of(settings: Settings) -> Training:
     """How the backbone is fitted."""
     from denograd_engine.training import Training
@@ -38,12 +48,23 @@ def training_of(settings: Settings) -> Training:
     return Training(**settings.backbone.training.model_dump(), seed=settings.seed, device=settings.device)
 
 
+def fit_of(settings: Settings) -> Fit:
+    """How the model of rule `posterior` is fitted."""
+    from denograd_engine.posterior.fitting import Fit
+
+    return Fit(**fit_arguments(settings), seed=settings.seed % SEEDS)
+
+
 def refining_of(settings: Settings) -> Refining:
-    """How the data are refined."""
+    """How the data are refined step by step; where the rule is `posterior`, how `denograd` would do it by default."""
     from denograd_engine.refinement import Refining
     from denograd_engine.smoothing import Smoothing
 
-    plain = settings.refine.model_dump()
+    plain = settings.refine.model_dump(exclude=set(OF_POSTERIORS))
+    chosen = chosen_rule(settings)
+    plain["rule"] = chosen.rule
+    if chosen.posterior:
+        plain |= {"rule": SUPERVISED, "arguments": {}}
     smoothing = plain.pop("smoothing")
     if smoothing is not None:
         smoothing = Smoothing(**smoothing, seed=settings.seed)

@@ -26,6 +26,7 @@ from denograd_engine.errors import ConfigError
 from denograd_tasks.home import default_root, default_tracking_uri
 from denograd_tasks.kinds import CriterionName, Kind, RuleName
 from denograd_tasks.kinds import anchored as anchored_kind
+from denograd_tasks.rule import conflict_in
 from denograd_tasks.settings_errors import config_error
 
 
@@ -121,7 +122,7 @@ class SmoothingSettings(_Section):
 class RefineSettings(_Section):
     """How the data are refined; lengths in standardised units."""
 
-    rule: RuleName = Field("denograd", description="The refinement rule.")
+    rule: RuleName = Field("auto", description="The refinement rule. Default: posterior where noise is declared.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="Of the rule, such as anchored: false.")
     tau: float = Field(0.1, gt=0, description="The gate: rows with a smaller residual stay as they are.")
     eta: StepLength = Field("auto", description="Step length.")
@@ -130,6 +131,8 @@ class RefineSettings(_Section):
     batch_size: int | None = Field(None, ge=1, description="Default: chosen by the width of the data.")
     deadline: float | None = Field(None, gt=0, description="Seconds after which refinement stops where it is.")
     smoothing: SmoothingSettings | None = Field(None, description="Default: gradients are taken where the data are.")
+    uncertainty: bool = Field(False, description="Whether a column NAME__std is published for every refined column.")
+    draw: bool = Field(False, description="Whether cells become draws from their posteriors instead of means.")
 
 
 class InputSettings(_Section):
@@ -168,6 +171,7 @@ class GateSettings(_Section):
     correlation_change: Bound = _bound(max=0.10)
     column_rho: Bound = _bound(min=0.70, severity="warning")
     largest_correction: Bound = _bound(max=6.0, severity="warning")
+    correction: Bound = _bound(min=0.80, max=1.25, severity="warning")
 
     @model_validator(mode="before")
     @classmethod
@@ -216,6 +220,13 @@ class Settings(_Section):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything random.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Settings:
+        conflict = conflict_in(self)
+        if conflict is not None:
+            raise PydanticCustomError("conflict", "{problem}", conflict.words())
+        return self
 
     def with_paths_below(self, folder: Path) -> Settings:
         """The same with relative local paths taken from this folder."""

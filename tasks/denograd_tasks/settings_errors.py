@@ -51,6 +51,8 @@ def config_error(error: ValidationError, model: Model, where: str) -> ConfigErro
     first: Mapping[str, Any] = (unknown or problems)[0]
     more = len({tuple(one["loc"]) for one in problems}) - 1
     where += f" (and {more} more)" if more else ""
+    if first["type"] == "conflict":
+        return ConfigError(**first["ctx"], where=where)
     if unknown:
         return _unknown_key(first["loc"], model, where)
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):

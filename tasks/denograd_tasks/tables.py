@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,4 +135,11 @@ def with_refined(table: pa.Table, frame: pd.DataFrame, columns: list[str]) -> pa
         refined = pa.array(frame[name], from_pandas=True).cast(field.type)
         missing = observed.is_null(nan_is_null=True)  # NaN stays NaN, and null stays null
         table = table.set_column(at, field, pc.if_else(missing, observed, refined))
+    return table
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, pd.Series]) -> pa.Table:
+    """The table with new columns after all others; a missing number is null."""
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values, from_pandas=True))
     return table

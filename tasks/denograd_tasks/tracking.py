@@ -196,3 +196,9 @@ def tag_run(uri: str, run_id: str, tags: Mapping[str, Any]) -> None:
     with tracking_errors(uri):
         for name, value in tags.items():
             server.set_tag(run_id, name, str(value))
+
+
+def metric_name(column: str) -> str:
+    """MLflow allows letters, digits and a few signs in metric names, up to 250, and no names like folders'."""
+    plain = "".join(sign if sign.isalnum() or sign in "_-. " else "_" for sign in column)[:200]
+    return plain if plain.strip(".") else "_"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from denograd_tasks.report_page import GateRow, ReportData, render_report
+from denograd_tasks.report_page import ColumnUncertainty, GateRow, ReportData, Uncertainty, render_report
 from denograd_tasks.report_page.cells import sample_rows
 from denograd_tasks.report_page.movement import measure
 from denograd_tasks.report_page.stretch import most_corrected_stretch
@@ -363,6 +363,50 @@ def test_correlations_are_pearsons_also_with_missing_cells():
     assert abs(top.after - top.before) == pytest.approx(np.abs(found.difference).max())
 
 
+def uncertain(observed, refined, **changes):
+    """A report of a posterior model on two frames."""
+    names = list(observed.columns)
+    columns = [ColumnUncertainty(name, 0.3, 0.3, 0.2, 0.66, 0.22, 0.21) for name in names[:-1]]
+    std = pd.DataFrame({name: np.full(len(observed), 0.2) for name in names[:-1]}).mask(observed[names[:-1]].isna())
+    left = dict.fromkeys(names[:-1], 0.66) | {names[-1]: 1.0}
+    made = changes.pop("uncertainty", Uncertainty(columns, std, left))
+    return report(observed, refined, uncertainty=made, **changes)
+
+
+@pytest.mark.parametrize("kind", ["table", "series"])
+def test_a_posterior_model_says_how_sure_it_is(kind):
+    html = render_report(uncertain(*table(names=[*UGLY[:3], "flow"]), kind=kind))
+    page = Page(html)
+    assert page.sections.index("uncertainty") == page.sections.index("corrections") + 1
+    assert set(page.sections) == SECTIONS | {"uncertainty"}
+    assert cards(html)["of the noise left, estimated"] == "74%"
+    part = html.split('<section id="uncertainty">')[1].split("</section>")[0]
+    assert part.count("<svg") == 2
+    assert "Left as observed, because refining would have gained nothing" in part
+    assert "1.05" in part
+    assert "epoch" not in html.split('<section id="rows">')[1].split("</section>")[0]
+
+
+def test_other_rules_have_no_such_section():
+    assert "uncertainty" not in Page(render_report(report(*table()))).sections
+
+
+def test_noise_that_was_cut_off_or_estimated_is_marked():
+    observed, refined = table()
+    first, second, *_ = observed.columns
+    columns = [
+        ColumnUncertainty(first, 0.3, 0.5, 0.2, 0.66, 0.22, 0.21),
+        ColumnUncertainty(second, 0.3, None, 0.2, 0.66, 0.0, 0.0),
+    ]
+    std = pd.DataFrame({name: np.full(len(observed), 0.2) for name in (first, second)})
+    made = Uncertainty(columns, std, {first: 0.66, second: 0.66}, drawn=True)
+    html = render_report(uncertain(observed, refined, uncertainty=made))
+    for words in ("declared 0.5, cut off", "noise estimated", "Cells are draws"):
+        assert words in html
+    nothing = render_report(uncertain(observed, refined, uncertainty=Uncertainty([], std[[]], {})))
+    assert "No column has any noise that is known" in nothing
+
+
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<!DOCTYPE html><body style="margin:0"><iframe id="page" src="report.html" style="width:390px;height:9000px;
 border:0"></iframe><pre id="found"></pre><script>
@@ -384,7 +428,7 @@ document.getElementById("page").onload = event => {
 @pytest.mark.skipif(BROWSER is None, reason="needs chromium, chromium-browser or google-chrome")
 def test_a_browser_shows_it_whole_on_a_phone_and_reports_no_error(tmp_path):
     names = ["mean_arterial_blood_pressure_at_admission", "x" * 60, *UGLY[:4], "flow"]
-    data = report(
+    data = uncertain(
         *table(names=names), verdict="refused", gates=gates("distance"), truth={"noise removed": 0.2}, kind="series"
     )
     Path(tmp_path, "report.html").write_text(render_report(data), encoding="utf-8")
@@ -417,5 +461,5 @@ def test_a_browser_shows_it_whole_on_a_phone_and_reports_no_error(tmp_path):
     found = json.loads(text[1])
     assert found["wide"] == []
     assert found["width"] == 390
-    assert set(found["sections"]) == SECTIONS | {"truth"}
-    assert found["figures"] >= 12
+    assert set(found["sections"]) == SECTIONS | {"truth", "uncertainty"}
+    assert found["figures"] >= 13

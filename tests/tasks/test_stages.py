@@ -20,7 +20,7 @@ from denograd_tasks.content import content_digest
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import Store, sha256_of
 from denograd_tasks.tables import read_table
-from denograd_tasks.tracking import client, experiment_of, fluent, run_exists
+from denograd_tasks.tracking import client, experiment_of, fluent, metric_name, run_exists
 from denograd_tasks.versions import history, newest, numbers, resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Prefect leaves its clients' open
@@ -466,11 +466,9 @@ def test_a_run_that_a_killed_process_left_is_ended_by_the_next(cleaned_small, tm
 
 @pytest.mark.parametrize("name", ["a/b", "a//b", "/", "..", "", "100% $ü", "x" * 400])
 def test_targets_of_any_name_are_tracked(name, cleaned_small):
-    from denograd_tasks.stages.train_backbone import _metric_name
-
     server = client(cleaned_small.settings.tracking.uri)
     run_id = server.create_run(experiment_of(cleaned_small.settings.tracking.uri, "names")).info.run_id
-    server.log_metric(run_id, f"skill/{_metric_name(name)}", 0.5)
+    server.log_metric(run_id, f"skill/{metric_name(name)}", 0.5)
     assert list(server.get_run(run_id).data.metrics.values()) == [0.5]
 
 

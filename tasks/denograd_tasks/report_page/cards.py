@@ -21,7 +21,11 @@ class Card:
 
 
 def cards(
-    movement: Movement, skill: Mapping[str, float], passed: Sequence[bool], truth: Mapping[str, float] | None
+    movement: Movement,
+    skill: Mapping[str, float],
+    passed: Sequence[bool],
+    truth: Mapping[str, float] | None,
+    left: Mapping[str, float] | None = None,
 ) -> list[Card]:
     """Chooses the figures.
 
@@ -30,6 +34,7 @@ def cards(
         skill: Held-out R2 per target; the lowest is shown, none where there is none.
         passed: Whether each gate passed.
         truth: Shares known from clean data; the first is shown.
+        left: Share of each column's noise that is left, estimated; their mean takes the place of the skill.
     """
     largest = movement.largest
     found = [
@@ -52,7 +57,12 @@ def cards(
         ),
     ]
     known = {name: value for name, value in skill.items() if math.isfinite(value)}
-    if known:
+    if left:
+        worst = max(left, key=lambda name: left[name])
+        mean = sum(left.values()) / len(left)
+        note = f"most: {percent(left[worst])} in {shorten(worst, _LIMIT)}"
+        found.append(Card(percent(mean), "of the noise left, estimated", note))
+    elif known:
         worst = min(known, key=lambda name: known[name])
         note = f"lowest of {len(known)}: {shorten(worst, _LIMIT)}" if len(known) > 1 else shorten(worst, _LIMIT)
         found.append(Card(ratio(known[worst]), "skill, held-out R²", note))

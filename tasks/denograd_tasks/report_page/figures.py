@@ -14,13 +14,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _number_axis(axis: Any, ticks: int) -> None:
+def number_axis(axis: Any, ticks: int) -> None:
+    """At most so many round ticks; large numbers with a letter for their thousands."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     low, high = axis.get_view_interval()
     if max(abs(low), abs(high)) >= 1e4 and high - low > 0.05 * max(abs(low), abs(high)):
         axis.set_major_formatter(EngFormatter(sep=""))
     axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
+
+
+def time_axis(axes: "Axes", x: NDArray[np.generic], narrow: bool) -> Floats:
+    """Where on a horizontal axis of dates or numbers these are; the axis is labelled for them."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+    dated = bool(np.issubdtype(x.dtype, np.datetime64))
+    place = np.asarray(date2num(x) if dated else x, dtype=np.float64)  # type: ignore[no-untyped-call]
+    if place[-1] > place[0]:
+        axes.set_xlim(place[0], place[-1])
+    if dated:
+        locator = AutoDateLocator(minticks=2, maxticks=6 if narrow else 10)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=True))  # type: ignore[no-untyped-call]
+    else:
+        number_axis(axes.xaxis, 5 if narrow else 10)
+    return place
 
 
 def _outline(axes: "Axes", heights: Floats, edges: Floats, color: str) -> None:
@@ -99,7 +117,7 @@ def marginal(name: str, label: str, observed: Floats, refined: Floats) -> str:
         _outline(axes, shares[1], edges, REFINED)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_yticks([])
-        _number_axis(axes.xaxis, 5)
+        number_axis(axes.xaxis, 5)
 
     return render(name, label, (330, 150), draw)
 
@@ -120,7 +138,7 @@ def corrections(name: str, magnitudes: Floats) -> str:
         axes.set_xlim(-reach, reach)
         axes.set_yticks([])
         axes.set_xlabel("correction of a cell, in standard deviations")
-        _number_axis(axes.xaxis, 7)
+        number_axis(axes.xaxis, 7)
 
     return render(name, "Distribution of the corrections in standard deviations", (440, 250), draw)
 
@@ -155,7 +173,9 @@ def residuals(name: str, before: Floats, after: Floats) -> str:
     return render(name, "Residuals before and after", (440, 250), draw)
 
 
-def training_curve(name: str, epochs: Floats, train: Floats, holdout: Floats, *, best: int | None, narrow: bool) -> str:
+def training_curve(
+    name: str, epochs: Floats, train: Floats, holdout: Floats, *, best: int | None, narrow: bool, unit: str = "epoch"
+) -> str:
     """Training and held-out loss by epoch.
 
     Args:
@@ -165,6 +185,7 @@ def training_curve(name: str, epochs: Floats, train: Floats, holdout: Floats, *,
         holdout: Loss on rows held out from training; NaN where unknown.
         best: Position of the best epoch, or None.
         narrow: Whether the figure is for a phone.
+        unit: What training is counted in.
     """
     known = np.concatenate([train[np.isfinite(train)], holdout[np.isfinite(holdout)]])
 
@@ -178,7 +199,7 @@ def training_curve(name: str, epochs: Floats, train: Floats, holdout: Floats, *,
             axes.yaxis.set_minor_locator(LogLocator(subs=(), numticks=7))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         else:
-            _number_axis(axes.yaxis, 5)
+            number_axis(axes.yaxis, 5)
         mark = "o" if epochs.size == 1 else None
         axes.plot(epochs, train, color=OBSERVED, linewidth=2, marker=mark)
         axes.plot(epochs, holdout, color=REFINED, linewidth=2, marker=mark)
@@ -189,40 +210,28 @@ def training_curve(name: str, epochs: Floats, train: Floats, holdout: Floats, *,
             _note(axes, f"best epoch {epochs[best]:g}", epochs[best], before=late)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 10, integer=True))
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(unit)
         axes.set_ylabel("loss")
 
-    return render(name, "Loss by epoch in training and held out", (400, 260) if narrow else (680, 270), draw)
+    return render(name, "Loss in the course of training", (400, 260) if narrow else (680, 270), draw)
 
 
 def overlay(name: str, stretch: Stretch, narrow: bool) -> str:
     """Observed and refined values over one stretch of a series, and below them the correction in std."""
-    x: NDArray[np.generic] = stretch.time
-    dated = bool(np.issubdtype(x.dtype, np.datetime64))
 
     def draw(figure: "Figure") -> None:
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
-
-        place = np.asarray(date2num(x) if dated else x, dtype=np.float64)  # type: ignore[no-untyped-call]
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        place = time_axis(bottom, stretch.time, narrow)
         top.plot(place, stretch.observed, color=OBSERVED, linewidth=1.2, marker="o", markersize=2.6)
         top.plot(place, stretch.refined, color=REFINED, linewidth=2)
         top.grid(axis="y")
-        _number_axis(top.yaxis, 5)
+        number_axis(top.yaxis, 5)
         top.tick_params(bottom=False)
         top.spines.bottom.set_visible(False)
         bottom.fill_between(place, stretch.correction, 0, color=REFINED, alpha=0.8, linewidth=0, step="mid")
         bottom.axhline(0, color=RULE, linewidth=1)
         bottom.set_ylabel("std")
-        _number_axis(bottom.yaxis, 3)
-        if place[-1] > place[0]:
-            bottom.set_xlim(place[0], place[-1])
-        if dated:
-            locator = AutoDateLocator(minticks=2, maxticks=6 if narrow else 10)  # type: ignore[no-untyped-call]
-            bottom.xaxis.set_major_locator(locator)
-            bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=True))  # type: ignore[no-untyped-call]
-        else:
-            _number_axis(bottom.xaxis, 5 if narrow else 10)
+        number_axis(bottom.yaxis, 3)
         figure.align_ylabels([top, bottom])
 
     return render(name, "Observed and refined values over time", (400, 320) if narrow else (1040, 340), draw)

@@ -54,6 +54,11 @@ class Movement:
     columns: list[ColumnChange]
 
     @property
+    def moved_columns(self) -> int:
+        """Columns in which at least one cell moved."""
+        return sum(column.largest > 0 for column in self.columns)
+
+    @property
     def typical(self) -> float | None:
         """Median absolute correction of a moved cell, in std; None where none moved."""
         return float(np.median(np.abs(self.magnitudes))) if self.magnitudes.size else None

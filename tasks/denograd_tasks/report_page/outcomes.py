@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 _MEANINGS = {
+    "refined": "Every noisy cell went to what noise and context make of it, once.",
     "converged": "Moved until they agreed with the model to within the gate.",
     "oscillating": "Moved, and ended stepping back and forth across the gate, about one step from agreement.",
     "max_epochs": "Moved, and had not reached the gate at the last allowed epoch.",

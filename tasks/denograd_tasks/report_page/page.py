@@ -18,6 +18,7 @@ from denograd_tasks.report_page.movement import Movement, measure
 from denograd_tasks.report_page.outcomes import outcomes
 from denograd_tasks.report_page.stretch import most_corrected_stretch
 from denograd_tasks.report_page.structure import Structure, compare_structure
+from denograd_tasks.report_page.uncertainty import Uncertainty, band_of
 
 _MARGINALS = 9
 _CORRELATED = 25
@@ -68,6 +69,7 @@ class ReportData:
         lineage: Sections of labelled values.
         settings_yaml: The settings of the run.
         truth: Shares such as the noise removed, where the clean data is known.
+        uncertainty: What a posterior model says of its corrections; None where the rule is another.
     """
 
     dataset: str
@@ -88,6 +90,7 @@ class ReportData:
     lineage: dict[str, dict[str, str]]
     settings_yaml: str
     truth: dict[str, float] | None = None
+    uncertainty: Uncertainty | None = None
 
 
 def render_report(data: ReportData) -> str:
@@ -97,8 +100,8 @@ def render_report(data: ReportData) -> str:
         data: What to show.
 
     Returns:
-        A whole HTML document that refers to nothing outside itself. Of the data it holds aggregates, extremes and
-        the plotted stretch of a series, never a row of a table.
+        A whole HTML document that refers to nothing outside itself. Of the data it holds aggregates, extremes, the
+        plotted stretch of a series, and with uncertainties some cells of one column, never a row of a table.
     """
     roles = dict.fromkeys(data.features, "feature") | dict.fromkeys(data.targets, "target")
     movement = measure(data.observed, data.refined, roles, data.scales)
@@ -107,6 +110,8 @@ def render_report(data: ReportData) -> str:
     gates = sorted(data.gates, key=lambda gate: (gate.passed, gate.severity != "error"))
     failed = [gate for gate in gates if not gate.passed]
     refused = data.verdict != "passed"
+    left = data.uncertainty.left if data.uncertainty else None
+    noisy = sorted(data.uncertainty.columns, key=lambda column: -column.left) if data.uncertainty else []
     context = {
         "data": data,
         "refused": refused,
@@ -115,7 +120,7 @@ def render_report(data: ReportData) -> str:
         "failed_warnings": [gate for gate in failed if gate.severity != "error"],
         "movement": movement,
         "sampled": formats.count(SAMPLE_ROWS) if movement.rows > SAMPLE_ROWS else None,
-        "cards": cards(movement, data.skill, [gate.passed for gate in gates], data.truth),
+        "cards": cards(movement, data.skill, [gate.passed for gate in gates], data.truth, left),
         "ranked": movement.columns[:_RANKED],
         "ranked_rest": movement.columns[_RANKED:],
         "reach": max((column.mean for column in movement.columns), default=0.0) or 1.0,
@@ -126,7 +131,10 @@ def render_report(data: ReportData) -> str:
         "structure": structure,
         "matrices": _matrices(structure),
         "pairs": structure.most_changed(),
-        "training": _training(data.history),
+        "training": _training(data.history, "% of the work" if data.uncertainty else "epoch"),
+        "noisy": noisy[:_RANKED],
+        "noisy_rest": noisy[_RANKED:],
+        "band": _band(data, movement),
         "outcomes": outcomes(data.rows["status"]),
         "sections": _sections(data, refused),
         "moment": _moment(data.created),
@@ -161,6 +169,9 @@ def _sections(data: ReportData, refused: bool) -> list[tuple[str, str, str]]:
         ("settings", "Settings", "Settings"),
     ]
     found.insert(0 if refused else 5, ("gates", "Gates", "Gates"))
+    if data.uncertainty:
+        at = [anchor for anchor, _, _ in found].index("corrections") + 1
+        found.insert(at, ("uncertainty", "Uncertainty", "How sure the model is"))
     if data.truth:
         found.insert(1 if refused else 0, ("truth", "Truth", "Against the known truth"))
     return found
@@ -220,6 +231,28 @@ def _overlay(data: ReportData, movement: Movement) -> dict[str, Any] | None:
     return {"column": column, "steps": len(stretch.observed), "wide": wide, "narrow": narrow, "profiles": profiles}
 
 
+def _band(data: ReportData, movement: Movement) -> dict[str, Any] | None:
+    if data.uncertainty is None:
+        return None
+    names = [column.name for column in movement.columns if column.name in data.uncertainty.std]
+    if not names:
+        return None
+    found = band_of(
+        data.observed,
+        data.refined,
+        data.uncertainty.std,
+        names[0],
+        data.scales,
+        series=data.kind == "series",
+        time=data.time,
+        entity=data.entity,
+    )
+    if found is None:
+        return None
+    wide, narrow = (found.draw(f"band-{narrow}", narrow) for narrow in (False, True))
+    return {"column": found.column, "count": len(found.observed), "wide": wide, "narrow": narrow}
+
+
 def _matrices(structure: Structure) -> dict[str, Any] | None:
     names = structure.names
     if len(names) < 2:
@@ -240,14 +273,14 @@ def _floats(records: Iterable[dict[str, Any]], key: str) -> Floats:
     return np.array([math.nan if value is None else float(value) for value in found], dtype=np.float64)
 
 
-def _training(history: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _training(history: list[dict[str, Any]], unit: str) -> dict[str, Any] | None:
     train, holdout = _floats(history, "train_loss"), _floats(history, "holdout_loss")
     if not (np.isfinite(train).any() or np.isfinite(holdout).any()):
         return None
     epochs = np.array([float(record.get("epoch", place)) for place, record in enumerate(history)])
     best = int(np.nanargmin(holdout)) if np.isfinite(holdout).any() else None
     wide, narrow = (
-        figures.training_curve(f"training-{narrow}", epochs, train, holdout, best=best, narrow=narrow)
+        figures.training_curve(f"training-{narrow}", epochs, train, holdout, best=best, narrow=narrow, unit=unit)
         for narrow in (False, True)
     )
     return {

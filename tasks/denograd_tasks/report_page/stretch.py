@@ -22,6 +22,7 @@ class Stretch:
         correction: Refined minus observed, in std.
         profile: Mean absolute correction of the column along the whole time axis, in std, in equal shares of rows.
         span: Where the stretch lies on that axis, as two shares of its length.
+        rows: Positions of its steps in the data.
     """
 
     column: str
@@ -31,6 +32,7 @@ class Stretch:
     correction: Floats
     profile: Floats
     span: tuple[float, float]
+    rows: NDArray[np.intp]
 
 
 def most_corrected_stretch(
@@ -82,9 +84,8 @@ def most_corrected_stretch(
     in_time = np.nan_to_num(np.abs(correction(values(observed, column), values(refined, column), scale)))[along]
     profile = np.array([chunk.mean() for chunk in np.array_split(in_time, min(bins, len(in_time)))])
     place = np.searchsorted(rank[along], rank[order][[start, start + width - 1]]) / len(in_time)
-    return Stretch(
-        column, axis[part], before[part], after[part], delta[part], profile, (float(place[0]), float(place[1]))
-    )
+    span = (float(place[0]), float(place[1]))
+    return Stretch(column, axis[part], before[part], after[part], delta[part], profile, span, order[part])
 
 
 def _time_axis(frame: pd.DataFrame, time: str | None) -> NDArray[np.generic]:

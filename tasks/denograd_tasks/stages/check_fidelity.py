@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from denograd_engine.fidelity import Fidelity
 
 SOFTER = "raise refine.tau, or lower refine.max_epochs, so that less is moved"
+LESS_NOISE = "check columns.noise: the larger the declared noise, the more is moved"
 
 
 @stage(
@@ -47,10 +48,10 @@ def check_fidelity(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refin
     staged = refined.located()
     if staged is None:
         raise StoreError("the refined data are gone", where=store.uri(refined.data.path), remedy="run again")
-    proposed = to_frame(read_table(store, staged.path))
+    proposed = to_frame(read_table(store, staged.path).select(list(observed.columns)))  # without columns of stds
     encoder = Encoder.from_dict(json.loads(store.read(backbone.file(SCALING).path)))
     fidelity = measure_fidelity(observed, proposed, encoder)
-    measured = _measured(fidelity, backbone, settings)
+    measured = [*_of_model(backbone, refined, settings), *_measured(fidelity, backbone, settings)]
     suffix = digest_of([settings.gates.model_dump(mode="json"), backbone.digest])[:12]
     folder = f"{settings.dataset}/evidence/{refined.attempt}/{suffix}"
     gates, docs = judge("fidelity", measured, store, folder)
@@ -81,60 +82,84 @@ def check_fidelity(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refin
     )
 
 
+def _of_model(backbone: TrainedBackbone, refined: Refined, settings: Settings) -> list[Measured]:
+    """Can the model be trusted?
+
+    What a posterior model cannot predict it hardly moves: low skill makes its posteriors wide, and its steps short. So
+    skill is no gate there, but whether the cells moved as far as noise and posteriors imply.
+    """
+    if not backbone.posterior:
+        return [
+            _gate(
+                "skill",
+                backbone.mean_skill,
+                settings.gates.skill,
+                "held-out R2 of the model: one that predicts no better than the mean cannot tell noise from signal",
+                "choose a target that the other columns explain, add columns, or train longer",
+            )
+        ]
+    worst, ratio = refined.furthest_from_expected()
+    return [
+        _gate(
+            "correction",
+            ratio,
+            settings.gates.correction,
+            "root mean squared correction over what noise and posterior imply, the column furthest from 1"
+            + (f" ({worst})" if worst else ""),
+            "look at that column in the report: the model is too sure of it, or its noise is not as declared",
+        )
+    ]
+
+
+def _gate(name: str, value: float, bound: Bound, meaning: str, remedy: str) -> Measured:
+    return Measured(name, value, bound.min, bound.max, bound.severity, meaning, remedy)
+
+
 def _measured(fidelity: Fidelity, backbone: TrainedBackbone, settings: Settings) -> list[Measured]:
-    bounds = settings.gates
+    bounds, softer = settings.gates, LESS_NOISE if backbone.posterior else SOFTER
+    other = softer if backbone.posterior else "raise refine.tau"
     worst_rho = min(fidelity.rho, key=lambda name: fidelity.rho[name])
     worst_drift = max(fidelity.mean_drift, key=lambda name: fidelity.mean_drift[name])
     worst_ratio = max(fidelity.std_ratio, key=lambda name: abs(fidelity.std_ratio[name] - 1))
 
-    def gate(name: str, value: float, bound: Bound, meaning: str, remedy: str) -> Measured:
-        return Measured(name, value, bound.min, bound.max, bound.severity, meaning, remedy)
-
     return [
-        gate(
-            "skill",
-            backbone.mean_skill,
-            bounds.skill,
-            "held-out R2 of the model: one that predicts no better than the mean cannot tell noise from signal",
-            "choose a target that the other columns explain, add columns, or train longer",
-        ),
-        gate(
+        _gate(
             "swd",
             fidelity.swd,
             bounds.swd,
             "sliced Wasserstein distance between observed and refined rows, in std",
-            SOFTER,
+            softer,
         ),
-        gate("rho", fidelity.mean_rho, bounds.rho, "mean correlation of a column with itself before", SOFTER),
-        gate(
+        _gate("rho", fidelity.mean_rho, bounds.rho, "mean correlation of a column with itself before", softer),
+        _gate(
             "mean_drift",
             fidelity.mean_drift[worst_drift],
             bounds.mean_drift,
             f"largest change of a column's mean, in std ({worst_drift})",
-            SOFTER,
+            softer,
         ),
-        gate(
+        _gate(
             "std_ratio",
             fidelity.std_ratio[worst_ratio],
             bounds.std_ratio,
             f"spread of a column after over before, the furthest from 1 ({worst_ratio})",
-            SOFTER,
+            softer,
         ),
-        gate(
+        _gate(
             "correlation_change",
             fidelity.correlation_change,
             bounds.correlation_change,
             "mean absolute change of the correlations between columns",
-            SOFTER,
+            softer,
         ),
-        gate(
+        _gate(
             "column_rho",
             fidelity.rho[worst_rho],
             bounds.column_rho,
             f"smallest correlation of a column with itself before ({worst_rho})",
-            f"freeze column {worst_rho!r}, or raise refine.tau",
+            f"freeze column {worst_rho!r}, or {other}",
         ),
-        gate(
+        _gate(
             "largest_correction",
             fidelity.largest_correction,
             bounds.largest_correction,

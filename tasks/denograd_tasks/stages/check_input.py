@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from denograd_engine.errors import DataError
+from denograd_engine.errors import DataError, SchemaError
 from denograd_tasks.gates import Measured, judge
 from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.records import Gate, InputCheck, Snapshot
-from denograd_tasks.roles import schema_of
+from denograd_tasks.roles import schema_of, std_name
+from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import open_store
 from denograd_tasks.tables import read_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from denograd_engine.schema import Schema
 
 
 def _determinants(given: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +28,8 @@ def _determinants(given: dict[str, Any]) -> dict[str, Any]:
         "dataset": settings.dataset,
         "root": settings.publish.root,
         **settings.model_dump(mode="json", include={"columns", "series", "input"}),
+        "posterior": chosen_rule(settings).posterior,
+        "uncertainty": settings.refine.uncertainty,
     }
 
 
@@ -84,6 +89,7 @@ def _explain(frame: pd.DataFrame, settings: Settings, gates: list[Gate]) -> None
     import torch
 
     from denograd_engine.frames import Encoder
+    from denograd_engine.posterior.contexts import Contexts
     from denograd_engine.problem import pose
 
     rows = next(gate for gate in gates if gate.name == "rows")
@@ -107,4 +113,21 @@ def _explain(frame: pd.DataFrame, settings: Settings, gates: list[Gate]) -> None
             where=settings.source,
             remedy=f"add it to columns.frozen or columns.ignored, or raise input.max_missing to {enough:g}",
         )
-    pose(frame, encoder, torch.device("cpu"), torch.float32)
+    if settings.refine.uncertainty:
+        _require_free(frame, schema)
+    if chosen_rule(settings).posterior:
+        Contexts.of(frame, encoder, torch.device("cpu"))
+    else:
+        pose(frame, encoder, torch.device("cpu"), torch.float32)
+
+
+def _require_free(frame: pd.DataFrame, schema: Schema) -> None:
+    """The names of the columns that will hold posterior stds."""
+    taken = [name for name in map(std_name, schema.refined) if name in frame]
+    if taken:
+        raise SchemaError(
+            f"there is a column {taken[0]!r} already, where the uncertainty of a refined column would be published",
+            found=", ".join(taken[:12]),
+            where="refine.uncertainty",
+            remedy="rename it, or leave refine.uncertainty out",
+        )

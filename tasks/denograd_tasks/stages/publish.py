@@ -32,6 +32,8 @@ from denograd_tasks.records import (
     Verdict,
     Version,
 )
+from denograd_tasks.roles import std_name
+from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings, without_credentials
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import put_bytes, put_file
@@ -157,7 +159,8 @@ def _body(
         "identity": identity(refined, backbone, settings),
         "files": [{**_plain(refined.data), "rows": snapshot.rows}],
         "content_digest": refined.digest,
-        "schema": [{**column, "type": types[column["name"]]} for column in encoder["schema"]["columns"]],
+        "schema": [{**column, "type": types[column["name"]]} for column in encoder["schema"]["columns"]]
+        + (_uncertainty(refined) if settings.refine.uncertainty else []),
         "source": {
             "uri": without_credentials(snapshot.source),
             "snapshot": snapshot.digest,
@@ -171,21 +174,31 @@ def _body(
             "digest": backbone.digest,
             "skill": backbone.skill,
             "residual_scale": backbone.residual_scale,
+            "columns": {name: column.model_dump() for name, column in backbone.columns.items()},
             "tracking_uri": without_credentials(backbone.tracking_uri),
             "mlflow_run_id": backbone.run_id,
             "files": [_plain(file) for file in backbone.files],
         },
-        "refinement": refined.totals,
+        "refinement": {**refined.totals, **vars(chosen_rule(settings)), "columns": refined.columns},
         "settings": settings.public(),
         "input_checks": [gate.model_dump() for gate in checked.gates],
         "gates": [gate.model_dump() for gate in verdict.gates],
         "fidelity": verdict.fidelity,
-        "evidence": [_plain(file) for file in (report.page, refined.rows, *verdict.files, *checked.files)],
+        "evidence": [_plain(file) for file in (report.page, *refined.evidence, *verdict.files, *checked.files)],
         "report": report.page.path,
         "docs": verdict.docs,
         "run": _run(settings, snapshot),
         "environment": _environment(),
     }
+
+
+def _uncertainty(refined: Refined) -> list[dict[str, Any]]:
+    """The columns of posterior standard deviations, which come after all others."""
+    why = "posterior standard deviation of each cell"
+    return [
+        {"name": std_name(name), "role": "uncertainty", "of": name, "why": why, "type": "double"}
+        for name in refined.columns
+    ]
 
 
 def _plain(file: File) -> dict[str, Any]:

@@ -11,12 +11,17 @@ from denograd_engine import __version__
 from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.models import SCALING
 from denograd_tasks.records import Refined, Report, Snapshot, TrainedBackbone, Verdict
+from denograd_tasks.roles import std_name
+from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
-from denograd_tasks.store import open_store
+from denograd_tasks.stages.refine import STD_FILE
+from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import put_bytes, read_table, to_frame
 
 if TYPE_CHECKING:
-    from denograd_tasks.report_page.page import ReportData
+    import pandas as pd
+
+    from denograd_tasks.report_page import ReportData, Uncertainty
 
 
 def _determinants(given: dict[str, Any]) -> dict[str, Any]:
@@ -90,14 +95,15 @@ def _data(
     assert staged is not None
     encoder = Encoder.from_dict(json.loads(store.read(backbone.file(SCALING).path)))
     schema = encoder.schema
+    observed, proposed = (to_frame(read_table(store, path)) for path in (snapshot.files[0].path, staged.path))
     spreads = dict(zip(schema.cells, encoder.spreads.tolist(), strict=True))
     return ReportData(
         dataset=settings.dataset,
         kind="table" if settings.series is None else "series",
         verdict="passed" if verdict.passed else "refused",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        observed=to_frame(read_table(store, snapshot.files[0].path)),
-        refined=to_frame(read_table(store, staged.path)),
+        observed=observed,
+        refined=proposed[list(observed.columns)],
         features=schema.features,
         targets=[name for name in schema.targets if schema[name].refined],
         scales={name: spreads[name] for name in schema.refined},
@@ -110,17 +116,42 @@ def _data(
             GateRow(gate.name, gate.value, gate.bound, gate.severity, gate.passed, gate.meaning)
             for gate in verdict.gates
         ],
-        lineage=_lineage(settings.dataset, snapshot, backbone, refined),
+        lineage=_lineage(settings, snapshot, backbone, refined),
         settings_yaml=_yaml(settings),
         truth=truth,
+        uncertainty=_uncertainty(store, backbone, refined, proposed, settings) if backbone.posterior else None,
     )
 
 
+def _uncertainty(
+    store: Store, backbone: TrainedBackbone, refined: Refined, proposed: pd.DataFrame, settings: Settings
+) -> Uncertainty:
+    from denograd_tasks.report_page import ColumnUncertainty, Uncertainty
+
+    names = list(refined.columns)
+    if not names:
+        return Uncertainty([], proposed[[]], backbone.noise_left, settings.refine.draw)
+    if settings.refine.uncertainty:
+        std = proposed[list(map(std_name, names))].set_axis(names, axis="columns")
+    else:
+        std = to_frame(read_table(store, refined.file(STD_FILE).path))
+    columns = [
+        ColumnUncertainty(
+            name, declared=backbone.columns[name].declared, left=backbone.columns[name].gain, **refined.columns[name]
+        )
+        for name in names
+    ]
+    return Uncertainty(columns, std, backbone.noise_left, settings.refine.draw)
+
+
 def _lineage(
-    dataset: str, snapshot: Snapshot, backbone: TrainedBackbone, refined: Refined
+    settings: Settings, snapshot: Snapshot, backbone: TrainedBackbone, refined: Refined
 ) -> dict[str, dict[str, str]]:
     from prefect.runtime import flow_run
 
+    steps = {"step length": f"{refined.totals['eta']:.4g}", "epochs": str(refined.totals["epochs"])}
+    if backbone.posterior:
+        steps = {"mean step": f"{refined.totals['eta']:.1%} of the way to what a cell's context says"}
     return {
         "Source": {
             "location": snapshot.source,
@@ -136,12 +167,11 @@ def _lineage(
         "Refinement": {
             "attempt": refined.attempt,
             "content": refined.digest,
-            "rule": "denograd",
-            "step length": f"{refined.totals['eta']:.4g}",
-            "epochs": str(refined.totals["epochs"]),
+            "rule": str(chosen_rule(settings)),
+            **steps,
         },
         "Run": {
-            "Prefect flow run": f"{snapshot.run_name(dataset)} ({flow_run.get_id()})",
+            "Prefect flow run": f"{snapshot.run_name(settings.dataset)} ({flow_run.get_id()})",
             "prefect-denograd": __version__,
         },
     }

@@ -1,4 +1,4 @@
-"""Fit the backbone, tracked in MLflow, and export it to the publishing root."""
+"""Fit the backbone, or the posterior model, tracked in MLflow, and export it to the publishing root."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from denograd_tasks.home import scratch
 from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.kinds import registered
 from denograd_tasks.models import ARCHITECTURE, SCALING, encoder_json, require_weights, weights_digest
+from denograd_tasks.posterior_run import fit_tracked
+from denograd_tasks.posteriors import load_posterior
 from denograd_tasks.progress import listener
 from denograd_tasks.records import Architecture, Snapshot, TrainedBackbone
 from denograd_tasks.roles import schema_of, training_of
+from denograd_tasks.rule import AXIS, POSTERIOR, chosen_rule, fit_arguments
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import open_store
 from denograd_tasks.tables import put_bytes, put_file, read_table, to_frame
@@ -33,6 +36,7 @@ from denograd_tasks.tracking import (
     experiment_of,
     fluent,
     log_model_folder,
+    metric_name,
     register,
     tracking_errors,
 )
@@ -50,10 +54,15 @@ EXAMPLES = 5
 
 def _determinants(given: dict[str, Any]) -> dict[str, Any]:
     settings: Settings = given["settings"]
+    posterior = chosen_rule(settings).posterior
+    series = settings.model_dump(mode="json", include={"series"})["series"]
+    if posterior and series:
+        series = {name: series[name] for name in AXIS}
     return {
         "snapshot": given["snapshot"].digest,
-        **settings.model_dump(mode="json", include={"dataset", "columns", "series", "seed", "device"}),
-        "backbone": _backbone_of(settings),
+        **settings.model_dump(mode="json", include={"dataset", "columns", "seed", "device"}),
+        "series": series,
+        "backbone": {POSTERIOR: fit_arguments(settings)} if posterior else _backbone_of(settings),
         "tracking": settings.tracking.uri,
         "root": settings.publish.root,
     }
@@ -103,11 +112,15 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
     run_id = run.info.run_id
     try:
         with tracking_errors(uri), tempfile.TemporaryDirectory(dir=scratch()) as folder:
-            if registered(settings.backbone.kind):
-                trained = _adopted(server, run_id, frame, settings, Path(folder))
+            if chosen_rule(settings).posterior:
+                trained = fit_tracked(server, experiment, run_id, frame, settings, Path(folder))
+                load_posterior(trained, "cpu")
             else:
-                trained = _trained(server, experiment, run_id, frame, settings, Path(folder))
-            require_weights(trained)
+                if registered(settings.backbone.kind):
+                    trained = _adopted(server, run_id, frame, settings, Path(folder))
+                else:
+                    trained = _trained(server, experiment, run_id, frame, settings, Path(folder))
+                require_weights(trained)
             server.set_terminated(run_id, "FINISHED")
     except BaseException:
         with suppress(ServiceError), tracking_errors(uri):
@@ -202,7 +215,7 @@ def _record(
     digest = weights_digest(backbone.module, backbone.encoder, architecture)
     server.log_metric(run_id, "residual_scale", backbone.residual_scale, model_id=model_id)
     for target, skill in backbone.skill.items():
-        server.log_metric(run_id, f"skill/{_metric_name(target)}", skill, model_id=model_id)
+        server.log_metric(run_id, f"skill/{metric_name(target)}", skill, model_id=model_id)
     server.set_tag(run_id, "denograd.model", digest)
     store, inside = open_store(settings.publish.root), f"{settings.dataset}/models/{digest}"
     described = {SCALING: encoder_json(backbone.encoder), ARCHITECTURE: architecture.to_json()}
@@ -287,9 +300,3 @@ def _log_parameters(server: MlflowClient, run_id: str, settings: Settings, kind:
         **({f"series.{name}": value for name, value in settings.series} if settings.series else {}),
     }
     server.log_batch(run_id, params=[Param(name, str(value)) for name, value in plain.items() if value is not None])
-
-
-def _metric_name(column: str) -> str:
-    """MLflow allows letters, digits and a few signs in metric names, up to 250, and no names like folders'."""
-    plain = "".join(sign if sign.isalnum() or sign in "_-. " else "_" for sign in column)[:200]
-    return plain if plain.strip(".") else "_"
