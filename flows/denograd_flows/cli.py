@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from denograd_engine import __version__
-from denograd_engine.errors import ConfigError, DataError, DenogradError, GateRefused
-
-WIDTH_OF_FILES = 140
-"""Columns of the output where it is no terminal."""
+from denograd_engine.errors import ConfigError
+from denograd_flows.shell import opened
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 refused by a gate."
 
@@ -75,7 +68,7 @@ def init(
     verbose: Verbose = False,
 ) -> None:
     """Look at the data, and write a configuration with every column's inferred role in it."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         from denograd_flows.starter import write_starter
 
         written = write_starter(data, output, target=target, time=time, entity=entity or (), table=table, force=force)
@@ -96,7 +89,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Clean the data and publish the next version, if every gate passes."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         from denograd_tasks.settings import load_settings
         from denograd_tasks.sources import source_files
 
@@ -124,7 +117,7 @@ def versions(
     verbose: Verbose = False,
 ) -> None:
     """List what is published."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         from denograd_flows.library import version_rows
 
         rows = version_rows(root, name)
@@ -134,7 +127,7 @@ def versions(
 @app.command(epilog="Example: `denograd show parkinsons@3`")
 def show(name: Named, root: Root = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show a version: its source, model, refinement and gates."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         from denograd_flows.library import find
 
         manifest = find(root, name)
@@ -144,7 +137,7 @@ def show(name: Named, root: Root = None, as_json: AsJson = False, verbose: Verbo
 @app.command(epilog="Example: `python -c \"import pandas as pd; pd.read_parquet('$(denograd path parkinsons)')\"`")
 def path(name: Named, root: Root = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Print the folder of a version's Parquet files."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         from denograd_flows.library import data_path
 
         found = data_path(root, name)
@@ -160,7 +153,7 @@ def report(
     verbose: Verbose = False,
 ) -> None:
     """Print where the report of a version is, or open it."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         from denograd_flows.library import report_path
 
         found = report_path(root, name)
@@ -176,7 +169,7 @@ def doctor(
     verbose: Verbose = False,
 ) -> None:
     """Say what is installed, which device would be used, and which stores and servers answer."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         from denograd_flows.doctor import examine
         from denograd_tasks.settings import load_settings
 
@@ -197,7 +190,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Clean a real table and a real series with known noise added, and show how much of it was removed."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         if only not in (None, "table", "series"):
             raise ConfigError(f"--only {only} is neither demonstration", expected="table or series", where="--only")
         shell.prepare()
@@ -252,7 +245,7 @@ def bench(
     verbose: Verbose = False,
 ) -> None:
     """Add noise of a known size to your data, let every method remove it, and say what each recovers."""
-    with _shell(as_json, verbose) as shell:
+    with opened(as_json, verbose) as shell:
         shell.prepare()
         from denograd_flows.bench import Asked, run_bench
         from denograd_tasks.settings import load_settings
@@ -271,138 +264,6 @@ def bench(
         outcome = shell.benchmark(lambda console: run_bench(load_settings(config), asked, console))
         if not outcome.worked:
             raise typer.Exit(1)
-
-
-class _Shell:
-    """Where results and messages go."""
-
-    def __init__(self, as_json: bool, verbose: bool) -> None:
-        self.as_json, self.verbose = as_json, verbose
-
-    def prepare(self) -> None:
-        """Set up the environment of runs, before Prefect is imported, and end what killed runs left."""
-        from denograd_flows.environment import prepare
-        from denograd_flows.leftovers import end_orphaned_servers
-
-        prepare(self.verbose)
-        end_orphaned_servers()
-
-    def result(self, plain: Any) -> None:
-        typer.echo(json.dumps(plain, indent=1, default=str))
-
-    def say(self, text: str) -> None:
-        typer.echo(text)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Show the stages as they run; on stderr if stdout is for JSON."""
-        from denograd_flows.live import LiveView
-        from denograd_tasks.progress import listening
-
-        with LiveView(self._console()) as view, listening(view):
-            yield
-
-    def outcome(self, outcome: Any) -> None:
-        from denograd_flows.summary import print_outcome
-
-        if self.as_json:
-            self.result(outcome.model_dump(mode="json"))
-        else:
-            print_outcome(outcome, self._console())
-
-    def heading(self, text: str) -> None:
-        self._console().print(f"\n[bold]{text}[/bold]", highlight=False)
-
-    def plan(self, dataset: str, steps: list[Any]) -> None:
-        from denograd_flows.summary import print_plan
-
-        print_plan(dataset, steps, self._console())
-
-    def versions(self, rows: list[dict[str, Any]]) -> None:
-        from denograd_flows.summary import print_versions
-
-        print_versions(rows, self._console())
-
-    def manifest(self, manifest: Any) -> None:
-        from denograd_flows.summary import print_manifest
-
-        print_manifest(manifest, self._console())
-
-    def benchmark(self, measure: Callable[[Any], Any]) -> Any:
-        from denograd_flows.bench import print_benchmark
-
-        outcome = measure(self._console())
-        self.result(outcome.plain()) if self.as_json else print_benchmark(outcome, self._console())
-        return outcome
-
-    def findings(self, findings: list[Any]) -> None:
-        from denograd_flows.summary import print_findings
-
-        print_findings(findings, self._console())
-
-    def farewell(self, outcomes: list[Any]) -> None:
-        from denograd_flows.summary import print_farewell
-
-        print_farewell(outcomes, self._console())
-
-    def _console(self) -> Any:
-        from rich.console import Console
-
-        console = Console(stderr=self.as_json)
-        return console if console.is_terminal else Console(stderr=self.as_json, width=WIDTH_OF_FILES)
-
-
-@contextmanager
-def _shell(as_json: bool, verbose: bool) -> Iterator[_Shell]:
-    """Turn errors into a message and an exit code."""
-    shell = _Shell(as_json, verbose)
-    try:
-        yield shell
-    except (typer.Exit, SystemExit):
-        raise
-    except KeyboardInterrupt:
-        typer.secho("Interrupted. The next run goes on after the last finished stage.", err=True)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        if verbose:
-            raise
-        code = _exit_code(error)
-        if isinstance(error, GateRefused) and hasattr(error, "outcome"):
-            shell.outcome(error.outcome)
-            raise typer.Exit(code) from None
-        if as_json:
-            shell.result({"status": "failed", "exit_code": code, "error": type(error).__name__, **_plain(error)})
-        typer.secho(_message(error), err=True, fg="red" if sys.stderr.isatty() else None)
-        raise typer.Exit(code) from None
-
-
-def _exit_code(error: Exception) -> int:
-    if isinstance(error, (ConfigError, DataError)):
-        return 2
-    return 3 if isinstance(error, GateRefused) else 1
-
-
-def _message(error: Exception) -> str:
-    """The error for people; an unexpected one may carry cell values in its text, which is left out."""
-    if isinstance(error, DenogradError):
-        return f"Error: {error}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"Error: unexpected {type(error).__name__}\n  where: {last.filename}, line {last.lineno}\n"
-        "  what to do: run again with --verbose to see the whole, and report it"
-    )
-
-
-def _plain(error: Exception) -> dict[str, Any]:
-    if isinstance(error, DenogradError):
-        return {
-            "problem": error.problem,
-            "expected": error.expected,
-            "found": error.found,
-            "where": error.where,
-            "remedy": error.remedy,
-        }
-    return {"problem": _message(error)}
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from denograd_engine.errors import GateRefused
 from denograd_tasks.records import Gate, Refined, Report, Snapshot, TrainedBackbone, Verdict, Version
+from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import open_store
 
@@ -23,8 +24,12 @@ class Outcome(BaseModel):
         report: The HTML report.
         rows: Rows of the data.
         moved: Rows of which any cell changed.
-        skill: Held-out R2 of each target.
-        residual_before: Root mean squared residual, standardised.
+        rule: The rule that refined them.
+        why: Why that one.
+        skill: Held-out R2 of each target; with rule `posterior`, of each column with noise.
+        noise_left: With rule `posterior`, the share of each column's noise that is left, estimated without clean data.
+        step: With rule `posterior`, how far cells went towards what their context says, in the mean: 1 is all the way.
+        residual_before: Root mean squared residual, standardised; None without any.
         residual_after: After refinement.
         gates: Every gate with its value and bound.
         snapshot: Digest of the input.
@@ -43,9 +48,13 @@ class Outcome(BaseModel):
     report: str
     rows: int
     moved: int
+    rule: str
+    why: str
     skill: dict[str, float]
-    residual_before: float
-    residual_after: float
+    noise_left: dict[str, float] | None = None
+    step: float | None = None
+    residual_before: float | None
+    residual_after: float | None
     gates: tuple[Gate, ...]
     snapshot: str
     model: str
@@ -89,7 +98,7 @@ def outcome_of(
     truth: dict[str, float] | None,
 ) -> Outcome:
     """Gather the facts of a run; without a version it was refused."""
-    store = open_store(settings.publish.root)
+    store, chosen = open_store(settings.publish.root), chosen_rule(settings)
     data = refined.quarantined if version is None else refined.data
     status: Literal["published", "already_published", "refused"] = "refused"
     if version is not None:
@@ -102,7 +111,11 @@ def outcome_of(
         report=store.uri(report.page.path),
         rows=refined.totals["rows"],
         moved=refined.totals["moved"],
+        rule=chosen.rule,
+        why=chosen.why,
         skill=backbone.skill,
+        noise_left=backbone.noise_left if chosen.posterior else None,
+        step=refined.totals["eta"] if chosen.posterior else None,
         residual_before=refined.totals["residual_before"],
         residual_after=refined.totals["residual_after"],
         gates=verdict.gates,

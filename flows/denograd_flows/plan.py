@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from denograd_tasks.keys import lookup
+from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
 from denograd_tasks.stages.check_fidelity import check_fidelity
 from denograd_tasks.stages.check_input import check_input
@@ -48,14 +49,23 @@ def plan(settings: Settings) -> list[Step]:
             rest = AFTER[AFTER.index(name) + 1 :] if name in AFTER else AFTER
             later = f"after {name}"
             steps += [Step(stage=one, action="run", detail=later) for one in rest]
-            return steps
+            return _with_rule(steps, settings)
         steps.append(Step(stage=name, action="reuse", detail=record.describe()))
         known[keep] = record
     if known["verdict"].passed:
         steps.append(_publishing(settings, known))
     else:
         steps.append(Step(stage="quarantine", action="reuse", detail="the gates refused this result before"))
-    return steps
+    return _with_rule(steps, settings)
+
+
+def _with_rule(steps: list[Step], settings: Settings) -> list[Step]:
+    """The stage that refines says by which rule."""
+    rule = f"rule {chosen_rule(settings)}"
+    return [
+        step.model_copy(update={"detail": f"{step.detail}; {rule}"}) if step.stage == "refine" else step
+        for step in steps
+    ]
 
 
 def _why(stage: str, settings: Settings) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from denograd_flows.outcome import Outcome
+from denograd_tasks.noisy import noise_left_in_words, step_in_words
 from denograd_tasks.records import Gate
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     passed = sum(gate.passed for gate in outcome.gates)
     console.print(Text.assemble(("\n  " + title, f"bold {style}")), highlight=False)
     facts: dict[str, str] = {
+        "rule": f"{outcome.rule}: {outcome.why}",
         "rows moved": f"{outcome.moved:,} of {outcome.rows:,} ({outcome.moved / max(1, outcome.rows):.0%})",
-        "residual": f"{outcome.residual_before:.3f} std before, {outcome.residual_after:.3f} after",
-        "held-out R2": ", ".join(f"{name} {skill:.3f}" for name, skill in outcome.skill.items()),
+        **(_of_posterior(outcome) if outcome.noise_left is not None else _of_steps(outcome)),
         **{name: f"{share:.1%}" for name, share in (outcome.noise_removed or {}).items()},
         "gates": f"{passed} of {len(outcome.gates)} passed",
     }
@@ -39,6 +40,18 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         if not gate.passed:
             console.print(_gate(gate), highlight=False)
     _print_facts({"data": short(outcome.path), "report": short(outcome.report)}, console)
+
+
+def _of_steps(outcome: Outcome) -> dict[str, str]:
+    residual = {}
+    if outcome.residual_before is not None and outcome.residual_after is not None:
+        residual = {"residual": f"{outcome.residual_before:.3f} std before, {outcome.residual_after:.3f} after"}
+    return residual | {"held-out R2": ", ".join(f"{name} {skill:.3f}" for name, skill in outcome.skill.items())}
+
+
+def _of_posterior(outcome: Outcome) -> dict[str, str]:
+    step = {"mean step": step_in_words(outcome.step)} if outcome.moved and outcome.step is not None else {}
+    return step | {"noise left, estimated": noise_left_in_words(outcome.noise_left or {})}
 
 
 def _print_facts(facts: Mapping[str, str], console: Console) -> None:
@@ -111,7 +124,8 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
         "source": content["source"]["uri"],
         "snapshot": content["source"]["snapshot"],
         "model": f"{model['kind']}, {model['uri']}, weights {model['digest'][:12]}",
-        "held-out R2": ", ".join(f"{name} {skill:.3f}" for name, skill in model["skill"].items()),
+        **_rule(refinement),
+        **_left(model),
         "rows moved": f"{refinement['moved']:,} of {refinement['rows']:,}",
         "manifest": manifest.digest,
         "parent": content["parent"] or "none: the first version",
@@ -130,6 +144,19 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
     console.print(gates)
 
 
+def _rule(refinement: Mapping[str, Any]) -> dict[str, str]:
+    """Versions of earlier releases do not say it."""
+    return {"rule": f"{refinement['rule']}: {refinement['why']}"} if "rule" in refinement else {}
+
+
+def _left(model: Mapping[str, Any]) -> dict[str, str]:
+    """What the model is worth: of a posterior model, the noise that it leaves."""
+    columns = model.get("columns") or {}
+    if columns:
+        return {"noise left, estimated": noise_left_in_words({name: one["gain"] for name, one in columns.items()})}
+    return {"held-out R2": ", ".join(f"{name} {skill:.3f}" for name, skill in model["skill"].items())}
+
+
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
     """What the doctor found."""
     for one in findings:
@@ -138,8 +165,26 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def print_removed(outcomes: Sequence[Outcome], console: Console) -> None:
+    """The rules side by side, where the truth is known."""
+    shares = list(dict.fromkeys(name for outcome in outcomes for name in outcome.noise_removed or {}))
+    if not shares:
+        return
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("data set", no_wrap=True)
+    table.add_column("rule", no_wrap=True)
+    for name in shares:
+        table.add_column(name, justify="right", no_wrap=True)
+    for outcome in outcomes:
+        removed = outcome.noise_removed or {}
+        table.add_row(outcome.dataset, outcome.rule, *(f"{removed[name]:.1%}" for name in shares))
+    console.print()
+    console.print(table)
+
+
 def print_farewell(outcomes: Sequence[Outcome], console: Console) -> None:
     """After the demonstration: where to look next."""
+    print_removed(outcomes, console)
     command = "denograd" if shutil.which("denograd") else short(sys.argv[0])
     console.print("\nLook at the reports in a browser:", highlight=False)
     for outcome in outcomes:
