@@ -54,8 +54,8 @@ class Fit:
         seed: Of weights, order and masks.
     """
 
-    folds: int = 5
-    networks: int = 2
+    folds: int = 10
+    networks: int = 1
     hidden: int = 128
     depth: int = 1
     dropout: float = 0.3
