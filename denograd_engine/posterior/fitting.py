@@ -13,7 +13,7 @@ from denograd_engine.errors import DenogradError
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
 from denograd_engine.posterior.gaussian import Blind, Gaussian, Shape
-from denograd_engine.posterior.mixture import Mixture, side_by_side, together
+from denograd_engine.posterior.mixture import Mixture, side_by_side
 from denograd_engine.posterior.network import BlindNet
 from denograd_engine.workers import workers_on
 
@@ -36,7 +36,6 @@ class Fit:
 
     Attributes:
         folds: Models, each fitted without its fold of the items.
-        networks: Networks of each model, from different weights; their mixtures are one.
         hidden: Units of a layer of the network.
         depth: Its residual blocks.
         dropout: Share of units dropped.
@@ -55,13 +54,12 @@ class Fit:
     """
 
     folds: int = 10
-    networks: int = 1
     hidden: int = 128
     depth: int = 1
     dropout: float = 0.3
     components: int = 3
     passes: int = 20
-    fewest_steps: int = 200
+    fewest_steps: int = 40
     most_steps: int = 1500
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
@@ -121,7 +119,7 @@ class Member:
     """The model of one fold."""
 
     linear: Gaussian
-    networks: tuple[BlindNet, ...]
+    network: BlindNet
     open_: Tensor
 
     def mixture(self, contexts: Contexts, items: Tensor, shape: Shape, task: Task) -> Mixture:
@@ -152,14 +150,15 @@ class Member:
         if hidden is not None:
             present = present & ~hidden[shape.own]
         with torch.no_grad():
-            return together([network(blind, observed, present, self.open_, cells=cells) for network in self.networks])
+            mixture: Mixture = self.network(blind, observed, present, self.open_, cells=cells)
+        return mixture
 
 
 def fit_member(
     contexts: Contexts,
     items: Tensor,
     task: Task,
-    networks: tuple[BlindNet, ...],
+    network: BlindNet,
     fit: Fit,
     seed: int,
     on_step: Callable[[float], None],
@@ -170,7 +169,7 @@ def fit_member(
         contexts: Where they are.
         items: Ascending.
         task: What to learn.
-        networks: With their first weights; they are fitted in place.
+        network: With its first weights; it is fitted in place.
         fit: How.
         seed: Of order, masks and dropped units.
         on_step: Told the loss after each step; an exception that it raises ends the training.
@@ -185,9 +184,8 @@ def fit_member(
     counted = contexts.present[natural.items][:, task.columns]
     left = torch.where(counted, away, 0.0).sum(dim=0) / counted.sum(dim=0).clamp_min(1)
     open_ = torch.maximum(left - noise, LEAST_OPEN * noise).sqrt()
-    for number, network in enumerate(networks):
-        _optimise(network, lessons, contexts, task, open_, fit, seed * len(networks) + number, on_step)
-    return Member(Gaussian.fit(contexts, items), networks, open_)
+    _optimise(network, lessons, contexts, task, open_, fit, seed, on_step)
+    return Member(Gaussian.fit(contexts, items), network, open_)
 
 
 @dataclass(frozen=True)
@@ -320,7 +318,7 @@ def cross_fit(contexts: Contexts, task: Task, fit: Fit, on_progress: Callable[[f
     fold = folds_of(contexts, fit.folds)
     shape = task.shape(contexts, fit)
     items = [fitted_on(contexts, fold, number, fit.near) for number in range(fit.folds)]
-    total = sum(fit.networks * fit.steps(len(one)) for one in items)
+    total = sum(fit.steps(len(one)) for one in items)
     losses: list[float] = []
     ended = False
 
@@ -344,7 +342,7 @@ def cross_fit(contexts: Contexts, task: Task, fit: Fit, on_progress: Callable[[f
             ended = True
             raise
     report()
-    found = [contexts.cells.new_empty(len(contexts), fit.networks * fit.components, len(task.columns)) for _ in "wmv"]
+    found = [contexts.cells.new_empty(len(contexts), fit.components, len(task.columns)) for _ in "wmv"]
     for number, member in enumerate(members):
         for part in torch.split((fold == number).nonzero().squeeze(1), LOOKED_AT):
             mixture = member.mixture(contexts, part, shape, task)
@@ -353,15 +351,11 @@ def cross_fit(contexts: Contexts, task: Task, fit: Fit, on_progress: Callable[[f
     return CrossFit(tuple(members), fold, Mixture(*found))
 
 
-def _first_weights(task: Task, shape: Shape, fit: Fit, device: torch.device) -> list[tuple[BlindNet, ...]]:
-    """Networks of each fold, before any training."""
+def _first_weights(task: Task, shape: Shape, fit: Fit, device: torch.device) -> list[BlindNet]:
+    """The network of each fold, before any training."""
     sizes = (len(task.columns), len(shape.kept), len(shape.views))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fit.seed)
         return [
-            tuple(
-                BlindNet(*sizes, fit.hidden, fit.depth, fit.dropout, fit.components).to(device)
-                for _ in range(fit.networks)
-            )
-            for _ in range(fit.folds)
+            BlindNet(*sizes, fit.hidden, fit.depth, fit.dropout, fit.components).to(device) for _ in range(fit.folds)
         ]

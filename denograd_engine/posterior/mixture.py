@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -64,15 +63,6 @@ class Mixture:
         total = self.variance + noise
         mean = (self.variance * observed[:, None] + noise * self.mean) / total
         return self._joint(observed, noise).softmax(dim=1), mean, self.variance * noise / total
-
-
-def together(mixtures: list[Mixture]) -> Mixture:
-    """The mean density of several mixtures."""
-    return Mixture(
-        torch.cat([one.weight for one in mixtures], dim=1) - math.log(len(mixtures)),
-        torch.cat([one.mean for one in mixtures], dim=1),
-        torch.cat([one.variance for one in mixtures], dim=1),
-    )
 
 
 def side_by_side(mixtures: list[Mixture], order: Tensor) -> Mixture:

@@ -31,8 +31,7 @@ def to_plain(model: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{number}.covariance": member.linear.covariance,
             f"{number}.open": member.open_,
         }
-        for which, network in enumerate(member.networks):
-            tensors |= {f"{number}.{which}.{name}": values for name, values in network.state_dict().items()}
+        tensors |= {f"{number}.network.{name}": values for name, values in member.network.state_dict().items()}
     return plain, {name: values.detach().cpu().contiguous() for name, values in tensors.items()}
 
 
@@ -66,14 +65,11 @@ def from_plain(
 
 
 def _member(tensors: dict[str, Tensor], number: int, fit: Fit) -> Member:
-    networks = []
-    for which in range(fit.networks):
-        inside = f"{number}.{which}."
-        state = {name.removeprefix(inside): values for name, values in tensors.items() if name.startswith(inside)}
-        views, cells = state["said"].shape[1], state["which"].shape[0]
-        with torch.random.fork_rng(devices=[]):
-            network = BlindNet(cells, state["first.weight"].shape[1], views, fit.hidden, fit.depth, 0.0, fit.components)
-        network.load_state_dict(state)
-        networks.append(network.to(state["which"].device))
+    inside = f"{number}.network."
+    state = {name.removeprefix(inside): values for name, values in tensors.items() if name.startswith(inside)}
+    cells, views = state["said"].shape[:2]
+    with torch.random.fork_rng(devices=[]):
+        network = BlindNet(cells, state["first.weight"].shape[1], views, fit.hidden, fit.depth, 0.0, fit.components)
+    network.load_state_dict(state)
     linear = Gaussian(tensors[f"{number}.mean"], tensors[f"{number}.covariance"])
-    return Member(linear, tuple(networks), tensors[f"{number}.open"])
+    return Member(linear, network.to(state["said"].device), tensors[f"{number}.open"])

@@ -195,7 +195,7 @@ def _text(data: Path, output: Path, dataset: str, frame: pd.DataFrame, rows: int
         "# Everything below is optional; these are the defaults.",
         f"# backbone: {{kind: {kind}, training: {{epochs: 100, patience: 10, holdout: 0.2}}}}",
         "# refine: {rule: auto}   # posterior where columns.noise declares any noise, else denograd; each in full:",
-        "# refine: {rule: posterior, arguments: {folds: 5, networks: 2}, uncertainty: false, draw: false}",
+        "# refine: {rule: posterior, arguments: {folds: 5}, uncertainty: false, draw: false}",
         "# refine: {rule: denograd, tau: 0.1, max_epochs: 100, refine_targets: true}",
         "# gates: {swd: {max: 0.15}, rho: {min: 0.90}, skill: {min: 0.10}}",
         "# publish: {root: .denograd/published}   # a folder, or a URL such as s3://bucket/prefix",

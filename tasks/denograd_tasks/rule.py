@@ -21,7 +21,6 @@ AXIS = ("time", "entity", "max_gap")
 """Settings of a series that a posterior model knows: it has no windows."""
 LIMITS: dict[str, dict[str, float]] = {
     "folds": {"ge": 2},
-    "networks": {"ge": 1},
     "hidden": {"ge": 1},
     "depth": {"ge": 0},
     "dropout": {"ge": 0, "lt": 1},

@@ -16,7 +16,7 @@ from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
 from denograd_engine.posterior.saving import from_plain, to_plain
 
-QUICK = Fit(folds=3, networks=1, hidden=16, fewest_steps=40, most_steps=40)
+QUICK = Fit(folds=3, hidden=16, fewest_steps=40, most_steps=40)
 NOISE = 0.4
 NAMES = ("a", "b", "c", "d", "y")
 
@@ -151,7 +151,7 @@ class TestFitting:
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        long = Fit(folds=2, networks=1, hidden=16, fewest_steps=100_000, most_steps=100_000)
+        long = Fit(folds=2, hidden=16, fewest_steps=100_000, most_steps=100_000)
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(2)

@@ -11,7 +11,7 @@ from denograd_engine.posterior.contexts import ALONE, Contexts
 from denograd_engine.posterior.fitting import Fit, Member, Task
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
 from denograd_engine.posterior.gaussian import Gaussian
-from denograd_engine.posterior.mixture import Mixture, together
+from denograd_engine.posterior.mixture import Mixture
 from denograd_engine.posterior.network import BlindNet
 from denograd_engine.posterior.seasons import neighbourhood, seasonal_lags
 
@@ -106,11 +106,11 @@ class TestLinearPart:
         present = np.random.default_rng(0).random((60, 3)) > 0.2
         whole = Gaussian.fit(contexts_of(data), torch.arange(60))
         shape = task_of(3).shape(contexts_of(data), Fit())
-        together_ = whole.blind(contexts_of(data, present=present), torch.arange(60), shape)
+        joint = whole.blind(contexts_of(data, present=present), torch.arange(60), shape)
         for row in range(0, 60, 7):
             alone = whole.blind(contexts_of(data, present=present), torch.tensor([row]), shape)
-            torch.testing.assert_close(alone.predicted[0], together_.predicted[row], atol=1e-5, rtol=0)
-            torch.testing.assert_close(alone.cleaned[0], together_.cleaned[row], atol=1e-5, rtol=0)
+            torch.testing.assert_close(alone.predicted[0], joint.predicted[row], atol=1e-5, rtol=0)
+            torch.testing.assert_close(alone.cleaned[0], joint.cleaned[row], atol=1e-5, rtol=0)
 
     def test_views_of_a_series_see_their_side_alone(self):
         steps = contexts_of(correlated(80, 2), runs=(80,), lags=(-1, 0, 1))
@@ -135,7 +135,7 @@ class TestBlindSpot:
         shape = task_of(3).shape(contexts, fit)
         network = BlindNet(3, len(shape.kept), len(shape.views), 16, 2, 0.0, 3)
         torch.nn.init.normal_(network.out, std=0.5)
-        member = Member(Gaussian.fit(contexts, torch.arange(120)), (network,), torch.ones(3))
+        member = Member(Gaussian.fit(contexts, torch.arange(120)), network, torch.ones(3))
         before = member.mixture(contexts, torch.arange(120), shape, task_of(3))
         data[60, 1] += 3.0
         after = member.mixture(contexts_of(data, **options), torch.arange(120), shape, task_of(3))
@@ -196,12 +196,6 @@ class TestMixture:
         drawn = many.draw(observed.expand(200_000, -1), NOISE, torch.Generator().manual_seed(0))
         torch.testing.assert_close(drawn.mean(dim=0), mean[0], atol=5e-3, rtol=0)
         torch.testing.assert_close(drawn.var(dim=0), variance[0], atol=5e-3, rtol=0)
-
-    def test_mixtures_together_are_their_mean_density(self):
-        one, two, observed = some_mixture(seed=1), some_mixture(seed=2), torch.zeros(4, 2, dtype=torch.float64)
-        both = together([one, two]).log_likelihood(observed, NOISE).exp()
-        expected = (one.log_likelihood(observed, NOISE).exp() + two.log_likelihood(observed, NOISE).exp()) / 2
-        torch.testing.assert_close(both, expected)
 
 
 def noisy_draws(prior, claimed, items=40_000, noise=0.25):

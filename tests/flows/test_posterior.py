@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-QUICK = {"folds": 2, "networks": 1, "fewest_steps": 20, "most_steps": 40, "hidden": 16}
+QUICK = {"folds": 2, "fewest_steps": 20, "most_steps": 40, "hidden": 16}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_scripts_get_the_same_facts(denograd: Any, noisy: Callable[..., Path]) -
     ("refine", "words"),
     [
         ({"tau": 0.2}, "refine.tau: this setting has no meaning for rule posterior"),
-        ({"arguments": {"network": 3}}, "did you mean 'networks'?"),
+        ({"arguments": {"fold": 3}}, "did you mean 'folds'?"),
         ({"rule": "denograd", "uncertainty": True}, "refine.uncertainty: only rule posterior"),
     ],
 )
