@@ -60,7 +60,7 @@ class Fit:
     components: int = 3
     passes: int = 20
     fewest_steps: int = 40
-    most_steps: int = 1500
+    most_steps: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     ridge: float = 0.03

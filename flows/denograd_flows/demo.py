@@ -50,7 +50,7 @@ series:
 seed: {seed}
 """
 
-POSTERIOR = (
+QUICKER = (
     "# Of rule posterior, which declared noise brings; the default is 10 folds, which takes longer.\n"
     "refine: {arguments: {folds: 4}}"
 )
@@ -63,12 +63,12 @@ def run_demo(seed: int, noise: float, only: str | None) -> Iterator[tuple[str, C
     if only in (None, "table"):
         title = "A table: 569 samples, 30 measurements; rule "
         table = _Demonstration("nuclei", TABLE, nuclei, seed, noise)
-        yield f"{title}posterior", lambda: table.run("demo-nuclei", POSTERIOR)
+        yield f"{title}posterior", lambda: table.run("demo-nuclei", "")
         yield f"{title}denograd", lambda: table.run("demo-nuclei-denograd", DENOGRAD)
     if only in (None, "series"):
         title = "A series: one year of hourly weather; rule "
         series = _Demonstration("weather", SERIES, weather, seed, noise)
-        yield f"{title}posterior", lambda: series.run("demo-weather", POSTERIOR)
+        yield f"{title}posterior", lambda: series.run("demo-weather", QUICKER)
         yield f"{title}denograd", lambda: series.run("demo-weather-denograd", LSTM)
 
 
