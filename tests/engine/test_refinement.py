@@ -274,6 +274,7 @@ class TestResult:
             "stalled",
             "skipped",
             "interrupted",
+            "refined",
         ]
         spreads = problem.backbone.encoder.spreads
         moved = (result.frame[problem.schema.cells] - frame[problem.schema.cells]).fillna(0.0) / spreads

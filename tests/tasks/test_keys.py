@@ -18,10 +18,7 @@ from denograd_tasks.stages.refine import refine
 from denograd_tasks.stages.report import report
 from denograd_tasks.stages.train_backbone import train_backbone
 
-pytestmark = [
-    pytest.mark.usefixtures("prefect_api"),
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),  # Prefect leaves its clients' open
-]
+pytestmark = pytest.mark.usefixtures("prefect_api")
 
 STAGES = {
     "ingest": ingest,

@@ -34,8 +34,6 @@ from denograd_tasks.store import Store
 from denograd_tasks.tables import read_table, to_frame
 from denograd_tasks.tracking import fluent
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Prefect leaves its clients' open
-
 
 @pytest.fixture(params=["table", "series"])
 def ran(request):

@@ -20,8 +20,6 @@ from denograd_tasks.tables import read_table
 from denograd_tasks.tracking import client, fluent
 from denograd_tasks.versions import resolve
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Prefect leaves its clients' open
-
 CACHED = {"ingest", "check_input", "train_backbone", "refine", "check_fidelity", "report"}
 QUICK = {"folds": 2, "fewest_steps": 20, "most_steps": 40, "hidden": 16}
 NOISE = 0.3

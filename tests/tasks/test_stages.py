@@ -23,8 +23,6 @@ from denograd_tasks.tables import read_table
 from denograd_tasks.tracking import client, experiment_of, fluent, metric_name, run_exists
 from denograd_tasks.versions import history, newest, numbers, resolve
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Prefect leaves its clients' open
-
 CACHED = {"ingest", "check_input", "train_backbone", "refine", "check_fidelity", "report"}
 SECRET = "Nobody-may-read-this"
 

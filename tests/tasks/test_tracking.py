@@ -26,8 +26,6 @@ from denograd_tasks.tracking import (
     tracking_errors,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Prefect leaves its clients' open
-
 
 @pytest.fixture
 def uri(home):
