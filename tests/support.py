@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 
 def make_table(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -28,6 +29,24 @@ def make_table(rows: int, seed: int = 0) -> pd.DataFrame:
             "y": y,
         }
     )
+
+
+def make_series(steps=240, seed=0, noise=0.1):
+    """Two interleaved series with a common wave."""
+    generator = np.random.default_rng(seed)
+    at = np.arange(steps)
+    parts = [
+        pa.table(
+            {
+                "entity": [name] * steps,
+                "time": pa.array(at * 3600, pa.timestamp("s")).cast(pa.timestamp("us")),
+                "wave": np.sin(at / 6 + phase) + noise * generator.normal(size=steps),
+                "load": np.cos(at / 6 + phase) + noise * generator.normal(size=steps),
+            }
+        )
+        for name, phase in (("east", 0.0), ("west", 1.0))
+    ]
+    return pa.concat_tables(parts).sort_by([("time", "ascending"), ("entity", "descending")])
 
 
 def command(*arguments: object) -> list[str]:

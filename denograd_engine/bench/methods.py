@@ -106,8 +106,8 @@ def resolve(name: str, recipe: Recipe) -> Named:
 def labels(specs: Sequence[str]) -> dict[str, str]:
     """What each method is called in results: files of the user's own without their folders, where that is no other.
 
-    >>> labels(["pca", "/home/me/own.py:mine"])
-    {'pca': 'pca', '/home/me/own.py:mine': 'own.py:mine'}
+    >>> labels(["pca", "../tools/own.py:mine"])
+    {'pca': 'pca', '../tools/own.py:mine': 'own.py:mine'}
     """
     brief = {spec: spec.rpartition("/")[2] for spec in specs}
     taken = list(brief.values())

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import ignored_leaks
+from support import ignored_leaks, make_series
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -188,24 +188,6 @@ def make_table(rows=300, seed=0):
             "y": y,
         }
     )
-
-
-def make_series(steps=240, seed=0):
-    """Two interleaved series with a common wave."""
-    generator = np.random.default_rng(seed)
-    at = np.arange(steps)
-    parts = [
-        pa.table(
-            {
-                "entity": [name] * steps,
-                "time": pa.array(at * 3600, pa.timestamp("s")).cast(pa.timestamp("us")),
-                "wave": np.sin(at / 6 + phase) + 0.1 * generator.normal(size=steps),
-                "load": np.cos(at / 6 + phase) + 0.1 * generator.normal(size=steps),
-            }
-        )
-        for name, phase in (("east", 0.0), ("west", 1.0))
-    ]
-    return pa.concat_tables(parts).sort_by([("time", "ascending"), ("entity", "descending")])
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from support import make_series
 
 from denograd_engine.errors import ConfigError, SchemaError, StoreError
 from denograd_tasks import check_input, train_backbone
@@ -43,24 +44,6 @@ def make_table(rows=300, seed=0):
     )
 
 
-def make_series(steps=400, seed=0):
-    """Two interleaved series with a common wave; the load's noise is not declared."""
-    generator = np.random.default_rng(seed)
-    at = np.arange(steps)
-    parts = [
-        pa.table(
-            {
-                "entity": [name] * steps,
-                "time": pa.array(at * 3600, pa.timestamp("s")).cast(pa.timestamp("us")),
-                "wave": np.sin(at / 6 + phase) + 0.2 * generator.normal(size=steps),
-                "load": np.cos(at / 6 + phase) + 0.2 * generator.normal(size=steps),
-            }
-        )
-        for name, phase in (("east", 0.0), ("west", 1.0))
-    ]
-    return pa.concat_tables(parts).sort_by([("time", "ascending"), ("entity", "descending")])
-
-
 DECLARED = {"target": "y", "ignored": "id", "noise": {"a": NOISE, "b": NOISE, "whole": 1000 * NOISE, "y": NOISE}}
 
 
@@ -86,7 +69,7 @@ def cleaned_table(clean, posterior_settings, tmp_path_factory):
 def cleaned_series(clean, posterior_settings, tmp_path_factory):
     return clean(
         posterior_settings(
-            make_series(),
+            make_series(400, noise=0.2),
             tmp_path_factory.mktemp("series"),
             dataset="waves",
             columns={"target": "load", "noise": {"wave": 0.2}},
@@ -388,7 +371,7 @@ def test_the_plain_description_is_json_that_everything_reads(cleaned_table):
 def test_a_series_without_declared_noise_is_estimated(clean, posterior_settings, tmp_path):
     run = clean(
         posterior_settings(
-            make_series(),
+            make_series(400, noise=0.2),
             tmp_path,
             dataset="estimated",
             columns={"target": "load"},
