@@ -8,6 +8,7 @@ under known noise. Its posterior given its own measurement follows in closed for
     gaussian      the linear part: exact for a joint Gaussian, whatever is missing
     network       what the linear part leaves open, learnt
     mixture       densities of clean cells, and their posteriors
+    faults        cells that are wrong altogether
     folds         who may speak of which item
     fitting       cross-fitted training
     calibration   how far to trust it, from the noisy data alone

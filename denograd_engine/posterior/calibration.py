@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from denograd_engine.posterior.faults import Faults
 from denograd_engine.posterior.mixture import Mixture
 
 FACTORS = (1.0, 1.2, 1.45, 1.75, 2.1, 2.5, 3.0, 4.0, 6.0, 10.0)
@@ -28,6 +29,18 @@ def risk(mixture: Mixture, observed: Tensor, present: Tensor, noise: Tensor) -> 
         claimed += torch.where(present[part], variance, 0.0).double().sum(dim=0)
     count = present.sum(dim=0).clamp_min(1)
     return error / count, claimed / count
+
+
+def likeliest(mixture: Mixture, observed: Tensor, present: Tensor, noise: Tensor, faults: Faults) -> Tensor:
+    """The factor of each column's variances that makes what was observed most probable, shape (C,).
+
+    For errors that are not Gaussian, of which Stein's estimate says nothing.
+    """
+    found = []
+    for factor in FACTORS:
+        both, errors = faults.split(mixture.widened(torch.full_like(noise, factor)), noise)
+        found.append(torch.where(present, both.log_likelihood(observed, errors), 0.0).double().sum(dim=0))
+    return torch.tensor(FACTORS, dtype=noise.dtype, device=noise.device)[torch.stack(found).argmax(dim=0)]
 
 
 def calibrate(mixture: Mixture, observed: Tensor, present: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

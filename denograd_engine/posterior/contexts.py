@@ -7,7 +7,7 @@ of the step itself; beyond the ends of a run everything is missing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,6 +99,10 @@ class Contexts:
         """Where the item's own cells are in its context, shape (P,)."""
         columns = self.cells.shape[1]
         return self.lags.index(0) * columns + torch.arange(columns)
+
+    def without(self, cells: Tensor) -> Contexts:
+        """The same with these cells missing, shape (items, P)."""
+        return replace(self, cells=torch.where(cells, 0.0, self.cells), present=self.present & ~cells)
 
     def gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """The contexts of these items, zero where missing, and what is present of them, each of shape (items, D)."""

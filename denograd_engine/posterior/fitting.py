@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from denograd_engine.errors import DenogradError
 from denograd_engine.posterior.contexts import Contexts
+from denograd_engine.posterior.faults import Faults
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
 from denograd_engine.posterior.gaussian import Blind, Gaussian, Shape
 from denograd_engine.posterior.mixture import Mixture, side_by_side
@@ -28,6 +29,10 @@ LOOKED_AT = 2048
 """Items that are evaluated together."""
 LEAST_OPEN = 0.05
 """Share of the noise variance that the linear part leaves open at least."""
+LEAST_VARIANCE = 1e-8
+"""Standardised, that it leaves open at least."""
+MOST_OVER_MEDIAN = 2 / 0.4549
+"""Most mean square of what it leaves over, over the median, where faults may be among it: twice a normal's."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Fit:
         near: Steps on either side whose cleaned values the network sees.
         target_informs: Whether features are refined with a look at the targets, whose noise they then carry into what
             is trained on them; None: in series, where a forecast's target is another step.
+        faults: Whether some cells may be wrong altogether: spikes, slips, stuck sensors.
         seed: Of weights, order and masks.
     """
 
@@ -67,6 +73,7 @@ class Fit:
     ridge_power: float = 1.0
     near: int = 4
     target_informs: bool | None = None
+    faults: bool = False
     seed: int = 0
 
     def steps(self, items: int) -> int:
@@ -83,12 +90,14 @@ class Task:
         targets: Which of the P are targets: they may all be absent.
         noise: Noise variance of each of the P, 0 where none is known, shape (P,).
         apart: Whether features are refined without a look at the targets.
+        faults: What is assumed of faulty cells; None if there are none.
     """
 
     columns: Tensor
     targets: tuple[int, ...]
     noise: Tensor
     apart: bool = False
+    faults: Faults | None = None
 
     def of_targets(self, contexts: Contexts) -> Tensor:
         """Which numbers of a context are targets, shape (D,)."""
@@ -183,7 +192,10 @@ def fit_member(
     away = (natural.blind.predicted[:, 0] - contexts.cells[natural.items][:, task.columns]).square()
     counted = contexts.present[natural.items][:, task.columns]
     left = torch.where(counted, away, 0.0).sum(dim=0) / counted.sum(dim=0).clamp_min(1)
-    open_ = torch.maximum(left - noise, LEAST_OPEN * noise).sqrt()
+    if task.faults is not None:
+        median = torch.where(counted, away, torch.nan).nanmedian(dim=0).values
+        left = torch.minimum(left, MOST_OVER_MEDIAN * median)
+    open_ = torch.maximum(left - noise, LEAST_OPEN * noise).clamp_min(LEAST_VARIANCE).sqrt()
     _optimise(network, lessons, contexts, task, open_, fit, seed, on_step)
     return Member(Gaussian.fit(contexts, items), network, open_)
 
@@ -273,7 +285,10 @@ def _optimise(
             observed, there = contexts.cells[items][:, task.columns], contexts.present[items][:, task.columns]
             seen = there if hidden is None else there & ~hidden
             mixture: Mixture = network(blind, observed, seen, open_, dropped)
-            cost = cost - torch.where(there, mixture.log_likelihood(observed, noise), 0.0).sum()
+            errors = noise
+            if task.faults is not None:
+                mixture, errors = task.faults.split(mixture, noise)
+            cost = cost - torch.where(there, mixture.log_likelihood(observed, errors), 0.0).sum()
         cost = cost / (size * len(task.columns))
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(cost)

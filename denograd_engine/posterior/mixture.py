@@ -35,34 +35,40 @@ class Mixture:
 
         Args:
             observed: Shape (items, P).
-            noise: Noise variance of each column, shape (P,).
+            noise: Noise variance of each column, shape (P,), or of each component's cells, shape (M, P) or
+                (items, M, P).
         """
         return torch.logsumexp(self._joint(observed, noise), dim=1)
 
     def posterior(self, observed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each clean cell, given its measurement, each of shape (items, P)."""
-        share, mean, variance = self._given(observed, noise)
+        share, mean, variance = self.given(observed, noise)
         expected = (share * mean).sum(dim=1)
         spread = (share * (variance + (mean - expected[:, None]).square())).sum(dim=1)
         return expected, spread
 
     def draw(self, observed: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
         """One value of each clean cell, drawn from its posterior by itself, shape (items, P)."""
-        share, mean, variance = self._given(observed, noise)
+        share, mean, variance = self.given(observed, noise)
         level = torch.rand(observed.shape, generator=generator, device=observed.device, dtype=observed.dtype)
         chosen = (share.cumsum(dim=1) < level[:, None]).sum(dim=1, keepdim=True).clamp_max(share.shape[1] - 1)
         normal = torch.randn(observed.shape, generator=generator, device=observed.device, dtype=observed.dtype)
         return mean.gather(1, chosen).squeeze(1) + normal * variance.gather(1, chosen).squeeze(1).sqrt()
 
+    def given(self, observed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Share, mean and variance of each component, given the measurement, each of shape (items, M, P)."""
+        total = self.variance + noise
+        mean = (self.variance * observed[:, None] + noise * self.mean) / total
+        return self.shares(observed, noise), mean, self.variance * noise / total
+
+    def shares(self, observed: Tensor, noise: Tensor) -> Tensor:
+        """Probability of each component, given the measurement, shape (items, M, P)."""
+        return self._joint(observed, noise).softmax(dim=1)
+
     def _joint(self, observed: Tensor, noise: Tensor) -> Tensor:
         total = self.variance + noise
         away = observed[:, None] - self.mean
         return self.weight - 0.5 * (away.square() / total + total.log())
-
-    def _given(self, observed: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        total = self.variance + noise
-        mean = (self.variance * observed[:, None] + noise * self.mean) / total
-        return self._joint(observed, noise).softmax(dim=1), mean, self.variance * noise / total
 
 
 def side_by_side(mixtures: list[Mixture], order: Tensor) -> Mixture:

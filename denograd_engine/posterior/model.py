@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +14,9 @@ from denograd_engine.devices import resolve_device
 from denograd_engine.errors import SchemaError
 from denograd_engine.frames import Encoder
 from denograd_engine.noise import estimate_noise
-from denograd_engine.posterior.calibration import calibrate, risk
+from denograd_engine.posterior.calibration import calibrate, likeliest, risk
 from denograd_engine.posterior.contexts import Contexts
+from denograd_engine.posterior.faults import Faults, stuck
 from denograd_engine.posterior.fitting import CrossFit, Fit, Member, Task, cross_fit
 from denograd_engine.posterior.folds import inner
 from denograd_engine.posterior.gaussian import Gaussian
@@ -23,6 +25,7 @@ from denograd_engine.problem import FEWEST_ITEMS, require_enough
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from denograd_engine.schema import Schema
 
@@ -44,6 +47,7 @@ class ColumnFit:
         bound: Standard deviation of what the other cells do not explain linearly: the noise is not larger.
         skill: Held-out share of its variance that is explained without the cell itself.
         gain: Estimated root mean squared error of the posterior mean over the noise (SURE): 1 gains nothing.
+        faults: Share of its cells that are faulty; None if none are looked for.
     """
 
     noise: float | None
@@ -51,6 +55,7 @@ class ColumnFit:
     bound: float
     skill: float
     gain: float
+    faults: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Posterior:
         members: The model of each fold.
         factor: Of the mixtures' variances, for each refined column, shape (C,).
         off: Of the posterior variances, likewise.
+        faults: What was learnt of faulty cells, of each refined column; None if none are looked for.
     """
 
     encoder: Encoder
@@ -76,6 +82,7 @@ class Posterior:
     members: tuple[Member, ...]
     factor: Tensor
     off: Tensor
+    faults: Faults | None = None
 
     def contexts(self, frame: pd.DataFrame, device: torch.device) -> Contexts:
         """The items of a table or series of the same schema."""
@@ -85,6 +92,17 @@ class Posterior:
         """What was learnt."""
         noise = {name: self.columns[name].noise for name in self.encoder.schema.cells}
         return _task(self.encoder, {name: std for name, std in noise.items() if std is not None}, self.fit, device)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Standard deviation of all errors of each refined column, noise and faults, in its unit."""
+        found = []
+        for at, name in enumerate(name for name, column in self.columns.items() if column.noise is not None):
+            if name in self.refined:
+                spread = self.encoder.spreads[self.encoder.schema.cells.index(name)]
+                faulty = 0.0 if self.faults is None else float(self.faults.variance[at]) * spread**2
+                found.append(((self.columns[name].noise or 0.0) ** 2 + faulty) ** 0.5)
+        return np.array(found, dtype=np.float64)
 
 
 def fit_posterior(
@@ -113,19 +131,22 @@ def fit_posterior(
     fit = fit or Fit()
     on = resolve_device(device)
     declared = {name: std for name in schema.refined if (std := schema[name].noise) is not None}
-    if not declared and schema.series is None:
+    if not declared and schema.series is None and not fit.faults:
         raise SchemaError(
             "no column has declared noise, so there is nothing that this rule can take out",
             expected="the standard deviation of the measurement noise of at least one refined column, in its own unit",
             where="columns.noise",
-            remedy="declare it, such as columns.noise: {temperature: 0.5}, or use rule: denograd",
+            remedy="declare it, such as columns.noise: {temperature: 0.5}, look for faults, or use rule: denograd",
         )
     encoder = Encoder.fit(frame, schema)
     contexts = Contexts.of(frame, encoder, on)
     require_enough(len(contexts), FEWEST_ITEMS, "rows")
     known = declared
+    if fit.faults:
+        known = dict.fromkeys(schema.refined, 0.0) | declared
+        contexts = contexts.without(stuck(contexts))
     if contexts.runs is not None:
-        known = _estimated(contexts, encoder) | declared
+        known = known | _estimated(contexts, encoder) | declared
         contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
         left = _left_over(contexts, _task(encoder, known, fit, on), fit)
         contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
@@ -152,7 +173,9 @@ def _task(encoder: Encoder, noise: Mapping[str, float], fit: Fit, device: torch.
     columns = torch.tensor([at for at, name in enumerate(names) if name in noise], dtype=torch.int64)
     targets = tuple(range(len(encoder.schema.features), len(names)))
     informs = encoder.schema.series is not None if fit.target_informs is None else fit.target_informs
-    return Task(columns.to(device), targets, std.square().float().to(device), apart=not informs)
+    variance = std.square().float().to(device)
+    faults = Faults.assumed(variance[columns]) if fit.faults else None
+    return Task(columns.to(device), targets, variance, apart=not informs, faults=faults)
 
 
 def _left_over(contexts: Contexts, task: Task, fit: Fit) -> Tensor:
@@ -176,10 +199,18 @@ def _mean_square(values: Tensor, present: Tensor) -> Tensor:
 def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFit) -> Posterior:
     """The model, trusted as far as the data allow."""
     observed, present = contexts.cells[:, task.columns], contexts.present[:, task.columns]
-    variance = task.noise[task.columns]
-    factor, off = calibrate(fitted.mixture, observed, present, variance)
-    widened = fitted.mixture.widened(factor)
-    error, _ = risk(widened, observed, present, variance)
+    variance, faults = task.noise[task.columns], None
+    if task.faults is None:
+        factor, off = calibrate(fitted.mixture, observed, present, variance)
+        widened = fitted.mixture.widened(factor)
+        error, _ = risk(widened, observed, present, variance)
+    else:
+        faults = task.faults.learnt(fitted.mixture, observed, present, variance)
+        factor, off = likeliest(fitted.mixture, observed, present, variance, faults), torch.ones_like(variance)
+        widened = fitted.mixture.widened(factor)
+        both, errors = faults.split(widened, variance)
+        error = _mean_square(both.posterior(observed, errors)[1].sqrt(), present)
+        variance = variance + faults.variance
     gain = (error / variance).clamp(0.0, 1.0).sqrt()
     away = torch.where(present, widened.expected() - observed, 0.0)
     centred = torch.where(present, observed - observed.sum(dim=0) / present.sum(dim=0).clamp_min(1), 0.0)
@@ -187,7 +218,8 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
     names = unfitted.encoder.schema.cells
     columns = dict(unfitted.columns)
     for at, name in enumerate(names[column] for column in task.columns.tolist()):
-        columns[name] = replace(columns[name], skill=float(skill[at]), gain=float(gain[at]))
+        share = None if faults is None else float(faults.rate[at])
+        columns[name] = replace(columns[name], skill=float(skill[at]), gain=float(gain[at]), faults=share)
     return replace(
         unfitted,
         columns=columns,
@@ -195,6 +227,7 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
         members=fitted.members,
         factor=factor,
         off=off,
+        faults=faults,
     )
 
 

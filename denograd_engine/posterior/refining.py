@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from torch import Tensor
 from denograd_engine.descent import Status
 from denograd_engine.devices import resolve_device
 from denograd_engine.posterior.contexts import Contexts
+from denograd_engine.posterior.faults import stuck
 from denograd_engine.posterior.folds import folds_of
 from denograd_engine.posterior.model import Posterior
 from denograd_engine.restoration import Restoration
@@ -26,6 +27,10 @@ CHUNK = 32_768
 """Rows of a table that are encoded and refined together."""
 TOGETHER = 2048
 """Items in one pass through a network."""
+PROBABLE = 0.5
+"""Probability above which a cell counts as faulty."""
+SAYS_NOTHING = 1e6
+"""Standardised error variance of a cell that is certainly wrong."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,20 @@ class Cleaned:
 
     Attributes:
         frame: The refined table, in the user's units; index, order, dtypes and missing cells as observed.
+        faults: Which cells are probably faulty, columns named as in the frame; None if none were looked for.
         std: Posterior standard deviation of each refined cell, in the column's unit, columns named as in the frame;
             missing where the cell is.
         rows: One line a row, same index: `status`, `iterations`, and standardised `residual_before` and
             `residual_after` (what the context says of the target less the target, the largest; missing where it is or
             does not move) and `correction` (Euclidean length over the row's cells).
-        columns: One line a refined column: `noise`, the posterior `std` (root mean square) and the `correction` (root
-            mean square), all in its unit, and `expected`, the correction that the noise and the posterior imply.
+        columns: One line a refined column: the std of its errors, `noise`, the posterior `std` (root mean square) and
+            the `correction` (root mean square), all in its unit; `expected`, the correction that the errors and the
+            posterior imply; and `faults`, the number of its cells that are probably faulty.
         totals: The whole in a few numbers; `eta` is the mean length of the step towards what the context says.
     """
 
     frame: pd.DataFrame
+    faults: pd.DataFrame | None
     std: pd.DataFrame
     rows: pd.DataFrame
     columns: pd.DataFrame
@@ -57,6 +65,7 @@ def clean(
     device: str = "auto",
     draw: int | None = None,
     on_progress: Callable[[float], None] | None = None,
+    strength: float = 1.0,
 ) -> Cleaned:
     """Replace each noisy cell by its posterior mean.
 
@@ -68,6 +77,7 @@ def clean(
         draw: Seed. Each cell becomes a draw from its posterior instead: the right spread of a column without the
             shrinkage of means, but cells are drawn one by one, not jointly.
         on_progress: Told the share of the rows that are done.
+        strength: Share of that way that each cell goes. The std is that of the whole posterior all the same.
 
     Raises:
         SchemaError, TimeAxisError: If the data do not fit the model's schema.
@@ -81,6 +91,7 @@ def clean(
     for start in range(0, len(frame), rows):
         contexts = model.contexts(frame.iloc[start : start + rows], on)
         part = _refined(contexts, model, generator)
+        part = replace(part, shift=np.float32(strength) * part.shift)
         restoration.put(start, part.shift)
         parts.append(part.slim(model))
         if on_progress is not None:
@@ -88,23 +99,26 @@ def clean(
     whole = _Slim(
         *(np.concatenate(list(of_parts)) for of_parts in zip(*(part.arrays() for part in parts), strict=True))
     )
+    names = list(model.refined)
     return Cleaned(
         frame=restoration.frame(),
-        std=pd.DataFrame(whole.std * _units(model), columns=list(model.refined), index=frame.index),
+        faults=None if model.faults is None else pd.DataFrame(whole.faulty, columns=names, index=frame.index),
+        std=pd.DataFrame(whole.std * _units(model), columns=names, index=frame.index),
         rows=whole.rows(frame.index),
-        columns=_by_column(model, whole),
-        totals=whole.totals(model),
+        columns=_by_column(model, whole, strength),
+        totals=whole.totals(model, strength),
     )
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows, in the table's order, standardised: shift and posterior standard deviation of each of the P cells,
-    and what the context says of the targets less what was observed; missing where nothing moves.
+    """Some rows, in the table's order, standardised: shift, posterior standard deviation and suspicion of each of the P
+    cells, and what the context says of the targets less what was observed; missing where nothing moves.
     """
 
     shift: NDArray[np.float32]
     std: NDArray[np.float32]
+    suspicion: NDArray[np.float32]
     before: NDArray[np.float32]
 
     def slim(self, model: Posterior) -> _Slim:
@@ -113,7 +127,8 @@ class _Part:
         features = len(model.encoder.schema.features)
         after = self.before - self.shift[:, features:]
         length = np.sqrt(np.square(self.shift, dtype=np.float64).sum(axis=1))
-        return _Slim(self.shift[:, at], self.std[:, at], _largest(self.before), _largest(after), length)
+        faulty = self.suspicion[:, at] > PROBABLE
+        return _Slim(self.shift[:, at], self.std[:, at], faulty, _largest(self.before), _largest(after), length)
 
 
 @dataclass(frozen=True)
@@ -122,12 +137,13 @@ class _Slim:
 
     shift: NDArray[np.float32]
     std: NDArray[np.float32]
+    faulty: NDArray[np.bool_]
     before: NDArray[np.float32]
     after: NDArray[np.float32]
     length: NDArray[np.float64]
 
-    def arrays(self) -> tuple[NDArray[np.floating], ...]:
-        return self.shift, self.std, self.before, self.after, self.length
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.shift, self.std, self.faulty, self.before, self.after, self.length
 
     @property
     def touched(self) -> NDArray[np.bool_]:
@@ -148,17 +164,16 @@ class _Slim:
             index=index,
         )
 
-    def totals(self, model: Posterior) -> Totals:
+    def totals(self, model: Posterior, strength: float) -> Totals:
         reached = int(self.touched.any(axis=1).sum())
         rows = len(self.length)
-        noise = np.array([model.columns[name].noise for name in model.refined], dtype=np.float64) / _units(model)
-        kept = np.square(self.std / noise)[self.touched]
+        kept = np.square(self.std * _units(model) / model.errors)[self.touched]
         counts = {Status.REFINED.label: reached, Status.SKIPPED.label: rows - reached}
         return Totals(
             rows=rows,
             moved=int((self.length > 0).sum()),
             epochs=1,
-            eta=float(1 - kept.mean()) if len(kept) else 0.0,
+            eta=strength * float(1 - kept.mean()) if len(kept) else 0.0,
             status={label: count for label, count in counts.items() if count},
             residual_before=_root_mean_square(self.before),
             residual_after=_root_mean_square(self.after),
@@ -172,24 +187,32 @@ def _refined(contexts: Contexts, model: Posterior, generator: torch.Generator | 
     shape = task.shape(contexts, model.fit)
     noise, names = task.noise[task.columns], model.encoder.schema.cells
     shift = torch.zeros_like(contexts.cells)
-    std, away = torch.full_like(shift, torch.nan), torch.full_like(shift, torch.nan)
+    std, away, suspicion = (torch.full_like(shift, torch.nan) for _ in range(3))
+    doubted = torch.zeros_like(contexts.present) if model.faults is None else stuck(contexts)
+    evidence = contexts.without(doubted)
     helped = torch.tensor([names[at] in model.refined for at in task.columns.tolist()], device=device)
     low, high = (torch.from_numpy(limit).to(shift)[task.columns] for limit in model.encoder.limits())
     fold = folds_of(contexts, model.fit.folds)
     for number, member in enumerate(model.members):
         for part in torch.split((fold == number).nonzero().squeeze(1), TOGETHER):
-            mixture = member.mixture(contexts, part, shape, task).widened(model.factor)
+            mixture = member.mixture(evidence, part, shape, task).widened(model.factor)
             observed, present = contexts.cells[part][:, task.columns], contexts.present[part][:, task.columns]
             touched = present & helped
-            mean, variance = mixture.posterior(observed, noise)
-            if generator is not None:
-                mean = mixture.draw(observed, noise, generator)
             into = (part[:, None], task.columns)
+            expected, errors = mixture.expected(), noise
+            if model.faults is not None:
+                wrong = doubted[into]
+                suspicion[into] = torch.where(wrong, 1.0, model.faults.suspicion(mixture, observed, noise))
+                mixture, errors = model.faults.split(mixture, noise)
+                errors = torch.where(wrong[:, None], SAYS_NOTHING, errors)
+            mean, variance = mixture.posterior(observed, errors)
+            if generator is not None:
+                mean = mixture.draw(observed, errors, generator)
             shift[into] = torch.where(touched, mean.clamp(low, high) - observed, 0.0)
             std[into] = torch.where(touched, (variance * model.off).sqrt(), torch.nan)
-            away[into] = torch.where(touched, mixture.expected() - observed, torch.nan)
+            away[into] = torch.where(touched, expected - observed, torch.nan)
     targets = away[:, len(model.encoder.schema.features) :]
-    return _Part(*(_in_table_order(values, contexts) for values in (shift, std, targets)))
+    return _Part(*(_in_table_order(values, contexts) for values in (shift, std, suspicion, targets)))
 
 
 def _in_table_order(values: Tensor, contexts: Contexts) -> NDArray[np.float32]:
@@ -219,12 +242,12 @@ def _units(model: Posterior) -> NDArray[np.float64]:
     return model.encoder.spreads[[names.index(name) for name in model.refined]]
 
 
-def _by_column(model: Posterior, whole: _Slim) -> pd.DataFrame:
+def _by_column(model: Posterior, whole: _Slim, strength: float) -> pd.DataFrame:
     names, units = list(model.refined), _units(model)
     count = np.maximum(whole.touched.sum(axis=0), 1)
     claimed = np.sqrt(np.nansum(np.square(whole.std, dtype=np.float64), axis=0) / count) * units
     correction = np.sqrt(np.square(whole.shift, dtype=np.float64).sum(axis=0) / count) * units
-    noise = np.array([model.columns[name].noise for name in names], dtype=np.float64)
-    expected = np.sqrt(np.maximum(noise**2 - claimed**2, 0.0))
-    found = {"noise": noise, "std": claimed, "correction": correction, "expected": expected}
+    expected = strength * np.sqrt(np.maximum(model.errors**2 - claimed**2, 0.0))
+    faults = whole.faulty.sum(axis=0)
+    found = {"noise": model.errors, "std": claimed, "correction": correction, "expected": expected, "faults": faults}
     return pd.DataFrame(found, index=pd.Index(names, name="column"))

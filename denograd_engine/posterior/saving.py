@@ -10,6 +10,7 @@ from torch import Tensor
 
 from denograd_engine.errors import ConfigError
 from denograd_engine.frames import Encoder
+from denograd_engine.posterior.faults import Faults
 from denograd_engine.posterior.fitting import Fit, Member
 from denograd_engine.posterior.gaussian import Gaussian
 from denograd_engine.posterior.model import ColumnFit, Posterior
@@ -25,6 +26,8 @@ def to_plain(model: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "refined": list(model.refined),
     }
     tensors = {"factor": model.factor, "off": model.off}
+    if model.faults is not None:
+        tensors |= {"faults.rate": model.faults.rate, "faults.size": model.faults.size}
     for number, member in enumerate(model.members):
         tensors |= {
             f"{number}.mean": member.linear.mean,
@@ -57,6 +60,7 @@ def from_plain(
             members=members,
             factor=there["factor"],
             off=there["off"],
+            faults=Faults(there["faults.rate"], there["faults.size"]) if fit.faults else None,
         )
     except (KeyError, TypeError, RuntimeError, IndexError) as error:
         raise ConfigError(
