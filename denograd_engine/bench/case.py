@@ -38,17 +38,26 @@ class Noise:
         kind: A name of `noise.KINDS`.
         std: As a share of each column's standard deviation.
         known: Whether methods are told each column's noise.
+        told: What they are told over what it is: 1 is the truth.
     """
 
     kind: str = "gaussian"
     std: float = 0.2
     known: bool = True
+    told: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"there is no noise of kind {self.kind!r}", expected=" or ".join(KINDS), where="--kind")
         if not 0 < self.std < np.inf:
             raise ConfigError("the noise must be positive", expected="a share of each std", found=str(self.std))
+        if not 0 < self.told < np.inf or (self.told != 1 and not self.known):
+            raise ConfigError(
+                "methods cannot be told such a noise",
+                expected="a positive multiple of the true one, and 1 where they are told nothing",
+                found=str(self.told),
+                where="--told",
+            )
 
 
 @dataclass(frozen=True)
@@ -139,11 +148,14 @@ class Denoised:
         test: The refined test part, likewise.
         std: Posterior standard deviation of the refined cells of the training part, in their columns' units; None if
             the method has no such thing.
+        faults: Which cells of the training part the method calls faulty, as true and false, for the columns that it
+            looks at; None if it looks for no faults.
     """
 
     train: pd.DataFrame
     test: pd.DataFrame
     std: pd.DataFrame | None = None
+    faults: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +205,8 @@ def contaminate(case: Case, noise: Noise, seed: int) -> Trial:
     spread = {name: noise.std * float(np.nanstd(_numbers(ordered[name]), ddof=1)) for name in case.noisy}
     columns = case.schema.columns
     if noise.known:
-        columns = tuple(replace(one, noise=spread[one.name]) if one.name in spread else one for one in columns)
+        told = {name: noise.told * std for name, std in spread.items()}
+        columns = tuple(replace(one, noise=told[one.name]) if one.name in told else one for one in columns)
     test_noisy = test_noisy.reset_index(drop=True)
     return Trial(
         Contaminated(train_noisy, _without(test_noisy, case.schema.targets), Schema(columns, case.schema.series)),

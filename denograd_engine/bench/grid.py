@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 from denograd_engine import __version__
 from denograd_engine.bench import downstream
@@ -113,10 +114,15 @@ class Grid:
                     "format": FORMAT,
                     "engine": __version__,
                     "case": subject.case.digest,
-                    "noise": asdict(noise),
+                    "noise": _determining(noise),
                     "seed": seed,
                     "method": [called[method], digests[method]],
                     "models": subject.models,
                 }
                 digest = hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()
                 yield Cell(at, subject.case.name, noise, seed, method, called[method], digest)
+
+
+def _determining(noise: Noise) -> dict[str, Any]:
+    """What a result depends on; a noise told as it is, as it was written before any other could be told."""
+    return {name: value for name, value in asdict(noise).items() if (name, value) != ("told", 1)}

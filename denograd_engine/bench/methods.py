@@ -19,6 +19,7 @@ from denograd_engine.posterior.fitting import Fit
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
 from denograd_engine.refinement import Refining, refine
+from denograd_engine.schema import Schema
 from denograd_engine.training import Training, train
 from denograd_engine.user_code import Use, is_custom, load, source_digest
 from denograd_engine.windows import lay_out
@@ -31,8 +32,9 @@ Method = Callable[[Contaminated, int], Denoised]
 
 NONE = "none"
 RULES = ("denograd", "gauss_newton", "proximal")
-POSTERIOR = {"posterior": False, "posterior_draw": True}
-"""Whether cells become draws."""
+FAULTS = "posterior_faults"
+POSTERIOR = ("posterior", "posterior_draw", FAULTS)
+"""Means; draws; and, told of no noise, faulty cells repaired."""
 TEMPORAL = ("wavelet", "emd", "kalman", "moving_average")
 """Baselines that smooth along the rows, which in a table have no order; they run on one if they are asked to."""
 METHOD = Use("method", "--method", "a function of a Contaminated data set and a seed that returns a Denoised one")
@@ -70,15 +72,17 @@ def names() -> list[str]:
 
 
 def suited(kind: str) -> list[str]:
-    """Those that are meant for a `table` or a `series`."""
-    return [name for name in names() if kind == "series" or name not in TEMPORAL]
+    """Those that are meant for a `table` or a `series` with ordinary noise."""
+    left_out = (FAULTS,) if kind == "series" else (FAULTS, *TEMPORAL)
+    return [name for name in names() if name not in left_out]
 
 
 def resolve(name: str, recipe: Recipe) -> Named:
     """The method of this name.
 
     Args:
-        name: One of `names()`, or a function of the user's own such as `file.py:function`.
+        name: One of `names()`, or a function of the user's own such as `file.py:function`, which may be given another
+            name: `mine=file.py:function`.
         recipe: For the rules.
 
     Raises:
@@ -90,12 +94,13 @@ def resolve(name: str, recipe: Recipe) -> Named:
         source = _source(f"denograd_engine.rules.{name}")
         return Named(name, _rule(name, recipe), _digest(repr(recipe).encode(), source))
     if name in POSTERIOR:
-        return Named(name, _posterior(POSTERIOR[name]), _digest(*_sources("denograd_engine.posterior")))
+        return Named(name, _posterior(name), _digest(*_sources("denograd_engine.posterior")))
     if name in baselines.REGISTRY:
         baselines.baseline(name)
         return Named(name, _baseline(name), _digest(_source(baselines.REGISTRY[name].partition(":")[0])))
-    if is_custom(name):
-        return Named(name, load(name, METHOD), source_digest(name, METHOD))
+    function = _named(name)[1]
+    if is_custom(function):
+        return Named(name, load(function, METHOD), source_digest(function, METHOD))
     raise ConfigError(
         f"there is no method {name!r}",
         expected=f"{' or '.join(names())}, or a function such as methods.py:mine",
@@ -104,14 +109,21 @@ def resolve(name: str, recipe: Recipe) -> Named:
 
 
 def labels(specs: Sequence[str]) -> dict[str, str]:
-    """What each method is called in results: files of the user's own without their folders, where that is no other.
+    """What each method is called in results: by the name it was given, and files of the user's own without their
+    folders, where that is no other.
 
-    >>> labels(["pca", "../tools/own.py:mine"])
-    {'pca': 'pca', '../tools/own.py:mine': 'own.py:mine'}
+    >>> labels(["pca", "../tools/own.py:mine", "theirs=tools.peer:second"])
+    {'pca': 'pca', '../tools/own.py:mine': 'own.py:mine', 'theirs=tools.peer:second': 'theirs'}
     """
-    brief = {spec: spec.rpartition("/")[2] for spec in specs}
+    brief = {spec: _named(spec)[0] for spec in specs}
     taken = list(brief.values())
     return {spec: label if taken.count(label) == 1 else spec for spec, label in brief.items()}
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """What a method is called, and what it is; an equals sign in a folder's name names nothing."""
+    called, equals, function = spec.partition("=")
+    return (called, function) if equals and "/" not in called else (spec.rpartition("/")[2], spec)
 
 
 def _nothing(given: Contaminated, seed: int) -> Denoised:
@@ -135,13 +147,18 @@ def _rule(name: str, recipe: Recipe) -> Method:
     return refined
 
 
-def _posterior(draw: bool) -> Method:
+def _posterior(name: str) -> Method:
     def refined(given: Contaminated, seed: int) -> Denoised:
-        model = fit_posterior(given.train, given.schema, Fit(seed=seed), device="cpu")
-        drawn = seed if draw else None
+        schema, drawn = given.schema, None
+        if name == "posterior_draw":
+            drawn = seed
+        elif name == FAULTS:
+            schema = Schema(tuple(replace(one, noise=None) for one in schema.columns), schema.series)
+        model = fit_posterior(given.train, schema, Fit(seed=seed, faults=name == FAULTS), device="cpu")
         train_part = clean(given.train, model, device="cpu", draw=drawn)
         test_part = clean(given.test, model, device="cpu", draw=drawn)
-        return Denoised(train_part.frame, test_part.frame, None if draw else train_part.std)
+        std = train_part.std if drawn is None else None
+        return Denoised(train_part.frame, test_part.frame, std, train_part.faults)
 
     return refined
 

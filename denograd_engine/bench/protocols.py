@@ -45,7 +45,8 @@ def measure(trial: Trial, method: Named, seed: int, models: Sequence[str]) -> Fi
     Returns:
         Recoveries, 1 recovers nothing and 0 everything; `clean_test/*`, `noisy_inputs/*`, `refined_inputs/*` and
         `paper/*`, errors of downstream models; `ceiling/*`, errors of those trained on the clean data, for `none` only;
-        distances and spreads, seconds, and of methods that state a std the coverage and width of their intervals.
+        distances and spreads, seconds, of methods that state a std the coverage and width of their intervals, and of
+        those that call cells faulty, precision and recall.
 
     Raises:
         DenogradError: If the method gives back something else than the refined data.
@@ -57,6 +58,8 @@ def measure(trial: Trial, method: Named, seed: int, models: Sequence[str]) -> Fi
     figures = {"seconds": seconds, **_recovered(trial, refined), **_distances(trial, refined)}
     if refined.std is not None:
         figures |= _intervals(trial, refined.train, refined.std)
+    if refined.faults is not None:
+        figures |= _detected(trial, refined.faults)
     for name in models:
         figures |= {f"{key}/{name}": value for key, value in _models(trial, refined, name, seed, method.name).items()}
     return figures
@@ -100,6 +103,16 @@ def _intervals(trial: Trial, refined: pd.DataFrame, std: pd.DataFrame) -> Figure
     worst = min(float(column[there].mean()) for column, there in zip(inside.T, known.T, strict=True) if there.any())
     covered, wide = float(inside[known].mean()), float(width[known].mean())
     return {"coverage_90": covered, "coverage_90_worst": worst, "width_90": wide}
+
+
+def _detected(trial: Trial, faults: pd.DataFrame) -> Figures:
+    """Of the cells called faulty, the share that noise struck; of those that it struck, the share called faulty."""
+    names = list(dict.fromkeys((*trial.features, *trial.targets, *faults.columns)))
+    noisy, clean = trial.given.train[names], trial.train[names]
+    struck = (noisy.ne(clean) & clean.notna()).to_numpy(dtype=bool)
+    called = faults.reindex(columns=names, fill_value=False).to_numpy(dtype=bool)
+    hits = int((called & struck).sum())
+    return {"fault_precision": _share(hits, int(called.sum())), "fault_recall": _share(hits, int(struck.sum()))}
 
 
 def _models(trial: Trial, refined: Denoised, name: str, seed: int, method: str) -> Figures:
@@ -149,6 +162,18 @@ def _require_sound(trial: Trial, refined: Denoised) -> None:
                     raise DenogradError(f"the method changed column {name!r}, which has no noise", where=f"{part} part")
             elif not np.isfinite(_numbers(after, [name])[before[name].notna().to_numpy(dtype=bool)]).all():
                 raise DenogradError(f"the method left no number in cells of column {name!r}", where=f"the {part} part")
+
+    faults, before = refined.faults, trial.given.train
+    if faults is not None and not (
+        faults.index.equals(before.index)
+        and faults.columns.isin(before.columns).all()
+        and bool((faults.dtypes == np.dtype(bool)).all())
+    ):
+        raise DenogradError("the faults are not true or false for cells of the train part", where="Denoised.faults")
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
 
 
 def _numbers(frame: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:

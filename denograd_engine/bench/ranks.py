@@ -23,7 +23,7 @@ class Ranking:
     Attributes:
         average: Average rank of each method, 1 is best, best first; of equals, the one with the smaller mean.
         blocks: How many blocks there are.
-        left_out: Methods without a figure anywhere.
+        left_out: Methods that are in no block, or not in every data set.
         p_value: Of Friedman's test: that all methods are alike; None with fewer than 3 methods or 2 blocks, or if no
             block tells them apart.
         nemenyi: p-value of each pair of methods; None likewise.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,17 @@ from denograd_engine.bench.ranks import Ranking, rank
 if TYPE_CHECKING:
     from denograd_engine.bench.grid import Cell, Grid
 
-GROUP = ["dataset", "noise", "std", "known"]
+GROUP = ["dataset", "noise", "std", "known", "told"]
+"""A data set with a noise."""
 BLOCK = [*GROUP, "seed"]
 """What tells one comparison of methods from another."""
 MAIN = ("recovery_features", "recovery_targets", "recovery_cells", "downstream", "swd_ratio")
 """The short form. `downstream`: geometric mean over models of the error on the clean test set, over that of `none`."""
+PAPER = ("imp", "paper_swd", "paper_rho")
+"""The paper's. `imp`: mean over models of 100 (1 - error / that of `none`), trained and tested on refined data."""
+MORE_IS_BETTER = ("imp", "paper_rho")
+RANKS = {"rank": "recovery_cells", "paper_rank": "imp"}
+"""What the methods are ranked by, in each protocol."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +70,39 @@ class Results:
 
     def short(self) -> pd.DataFrame:
         """A row for each group and method: the means of `MAIN`, the average rank in it, and the median seconds."""
-        table = self.table(MAIN)
-        cells = self._of("recovery_cells")
         by = [*GROUP, "method"]
-        ranked = cells.assign(rank=cells.groupby(BLOCK)["value"].rank()).groupby(by)["rank"].mean().reset_index()
         seconds = self._of("seconds").groupby(by)["value"].median().rename("seconds").reset_index()
-        return table.merge(ranked, on=by, how="left").merge(seconds, on=by, how="left")
+        return self._with_rank(self.table(MAIN), "rank").merge(seconds, on=by, how="left")
+
+    def paper(self) -> pd.DataFrame:
+        """A row for each group and method: the means of `PAPER`, and the average rank by it."""
+        return self._with_rank(self.table(PAPER), "paper_rank")
+
+    def overall(self) -> pd.DataFrame:
+        """A row for each method: means over groups of `MAIN` and `PAPER`, and the average ranks over blocks.
+
+        Column `groups` counts those that have the method. One that is not in all of them has means over those that it
+        is in, which are not to be compared with others', and no rank.
+        """
+        table = self.table([*MAIN, *PAPER])
+        methods = table.groupby("method", sort=False)
+        found = methods[[*MAIN, *PAPER]].mean()
+        found["groups"] = methods["recovery_cells"].count()
+        for name, measure in RANKS.items():
+            found[name] = self.ranking(measure).average.reindex(found.index)
+        return found.sort_values("rank", kind="stable").reset_index()
 
     def ranking(self, measure: str = "recovery_cells") -> Ranking:
-        """The methods over all blocks."""
+        """The methods over all blocks.
+
+        A method that is missing in any group is left out, so that all are ranked over the same; a block that one of
+        the others did not finish is left out for all.
+        """
         blocks = self._of(measure).pivot_table(index=BLOCK, columns="method", values="value", dropna=False, sort=False)
-        return rank(blocks.dropna(how="all"))
+        blocks = blocks.dropna(how="all")
+        everywhere = blocks.notna().groupby(level=GROUP).any().all()
+        found = rank(blocks.loc[:, everywhere] * (-1 if measure in MORE_IS_BETTER else 1))
+        return replace(found, left_out=tuple(str(name) for name in blocks.columns[~everywhere]))
 
     def winner(self) -> str | None:
         """The method of the best average rank in recovery; None if none is better than doing nothing."""
@@ -89,6 +117,13 @@ class Results:
 
     def _of(self, measure: str) -> pd.DataFrame:
         return self.long[(self.long["measure"] == measure) & (self.long["model"] == "")]
+
+    def _with_rank(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+        figures, by = self._of(RANKS[name]), [*GROUP, "method"]
+        ranks = figures.groupby(BLOCK)["value"].rank(ascending=RANKS[name] not in MORE_IS_BETTER)
+        return table.merge(
+            ranks.groupby([figures[one] for one in by]).mean().rename(name).reset_index(), on=by, how="left"
+        )
 
     def _pivot(self, chosen: pd.DataFrame, columns: str, order: Sequence[str]) -> pd.DataFrame:
         by = [*GROUP, "method"]
@@ -116,7 +151,8 @@ def gather(grid: Grid, folder: Path) -> Results:
     rows = []
     for key, methods in found.items():
         cell = blocks[key]
-        block = (cell.dataset, cell.noise.kind, cell.noise.std, cell.noise.known, cell.seed)
+        noise = cell.noise
+        block = (cell.dataset, noise.kind, noise.std, noise.known, noise.told, cell.seed)
         for method, figures in methods.items():
             for name, value in {**figures, **_compared(figures, methods.get(NONE, {}))}.items():
                 measure, _, model = name.partition("/")

@@ -58,7 +58,7 @@ class Publication:
         work = self.work
         module = work.module()
         passed = _Counter(module)
-        network = _Turned(module) if self.channels_first and _convolves(module) else module
+        network = Turned(module) if self.channels_first and convolves(module) else module
         cells = work.cells.copy()
         autoregressive = "target_cols" in self.fit
         X = cells if autoregressive or work.window is not None else cells[:, :-1].copy()
@@ -67,7 +67,7 @@ class Publication:
         limits = {"max_epochs": epochs, "batch_size": self.batch_size, "save_gradients": False}
 
         def run() -> int:
-            with _quiet():
+            with quiet():
                 denoiser = self.implementation(network, nn.MSELoss(), device=self.device)
                 denoiser.fit(X, y, **axis, **self.fit).transform(**limits, **self.transform)
             return round(passed.items / work.items) or epochs
@@ -101,8 +101,8 @@ def ours(work: Work, claim: Claim, device: torch.device, batch_size: int) -> Our
 
 def peers(work: Work, device: torch.device, batch_size: int) -> dict[str, Guarded]:
     """Each release by number; for series also the strategy of 2.0.0 that is the consensus rule."""
-    found = {"1.1.0": Publication(work, _released("1.1.0"), device, batch_size, transform=_published_rule(work))}
-    latest = _released("2.0.0")
+    found = {"1.1.0": Publication(work, released("1.1.0"), device, batch_size, transform=_published_rule(work))}
+    latest = released("2.0.0")
     if work.window is None:
         found["2.0.0"] = Publication(work, latest, device, batch_size, transform={"nr_threshold": work.tau})
     else:
@@ -118,7 +118,7 @@ def _published_rule(work: Work) -> dict[str, Any]:
     return {"nrr": work.eta, "nr_threshold": work.tau}
 
 
-def _released(version: str) -> type[Any]:
+def released(version: str) -> type[Any]:
     with imported(version) as module:
         implementation: type[Any] = module.DenoGrad
     return implementation
@@ -138,7 +138,7 @@ class _Counter:
         return self
 
 
-class _Turned(nn.Module):
+class Turned(nn.Module):
     """Release 2.0.0 gives windows as (b, columns, W) to every network with a convolution anywhere in it."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -150,12 +150,12 @@ class _Turned(nn.Module):
         return turned
 
 
-def _convolves(module: nn.Module) -> bool:
+def convolves(module: nn.Module) -> bool:
     return any(isinstance(part, CONVOLUTIONS) for part in module.modules())
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     nowhere = io.StringIO()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")

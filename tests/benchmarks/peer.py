@@ -23,8 +23,8 @@ def installed(version: str) -> Path:
     Raises:
         SystemExit: If pip cannot install it.
     """
-    folder = BENCH / f"denograd-{version}"
-    if folder.is_dir():
+    folder = _folder(version)
+    if is_installed(version):
         return folder
     BENCH.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BENCH) as scratch:
@@ -35,6 +35,15 @@ def installed(version: str) -> Path:
             raise SystemExit(f"pip could not install denograd {version} into {folder}")
         target.rename(folder)
     return folder
+
+
+def is_installed(version: str) -> bool:
+    """Whether this release is there already."""
+    return _folder(version).is_dir()
+
+
+def _folder(version: str) -> Path:
+    return BENCH / f"denograd-{version}"
 
 
 @contextmanager

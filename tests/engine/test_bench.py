@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,14 +14,14 @@ import pytest
 from scipy.stats import friedmanchisquare
 from support import make_table
 
-from denograd_engine import Series, infer_schema
+from denograd_engine import DenoGrad, Series, __version__, infer_schema
 from denograd_engine.bench import downstream, methods, records
 from denograd_engine.bench.case import Case, Denoised, Noise, check, contaminate
-from denograd_engine.bench.grid import Grid, Subject
+from denograd_engine.bench.grid import FORMAT, Grid, Subject
 from denograd_engine.bench.methods import Named, Recipe, resolve
 from denograd_engine.bench.protocols import measure
 from denograd_engine.bench.ranks import rank
-from denograd_engine.bench.results import gather
+from denograd_engine.bench.results import BLOCK, Results, gather
 from denograd_engine.bench.runner import run
 from denograd_engine.errors import ConfigError, DataError, DenogradError
 
@@ -64,10 +67,10 @@ def own(tmp_path):
     return lambda name: f"{tmp_path / 'own.py'}:{name}"
 
 
-def truth(trial, std=None):
+def truth(trial, std=None, faults=None):
     """The method that knows the answer."""
     test = trial.given.test.assign(**{name: trial.test[name] for name in trial.features})
-    return Named("truth", lambda given, seed: Denoised(trial.train, test, std), "")
+    return Named("truth", lambda given, seed: Denoised(trial.train, test, std, faults), "")
 
 
 @pytest.mark.parametrize("kind", ["table", "series"])
@@ -150,6 +153,35 @@ def test_a_case_that_cannot_be_measured_is_refused():
         check(Case.of("readings", frame, infer_schema(frame, "y")))
     with pytest.raises(ConfigError, match="no noise of kind"):
         Noise("pink")
+    for told in ({"told": 0.0}, {"known": False, "told": 2.0}):
+        with pytest.raises(ConfigError, match="cannot be told such a noise"):
+            Noise(**told)
+
+
+def test_methods_can_be_told_a_wrong_noise(table):
+    right, wrong = (contaminate(table, Noise(told=told), 0) for told in (1.0, 2.0))
+    pd.testing.assert_frame_equal(right.given.train, wrong.given.train)
+    for name in table.noisy:
+        assert wrong.schema[name].noise == 2 * right.schema[name].noise
+
+
+def test_a_noise_told_as_it_is_has_the_digest_of_results_from_before_any_other_could_be(table):
+    grid = Grid((Subject.of(table, methods=["pca"], models="ridge"),), (Noise(), Noise(told=0.5)), (0,))
+    found = {cell.digest for cell in grid.cells if cell.noise.told == 1}
+    expected = set()
+    for name in ("none", "pca"):
+        determinants = {
+            "format": FORMAT,
+            "engine": __version__,
+            "case": table.digest,
+            "noise": {"kind": "gaussian", "std": 0.2, "known": True},
+            "seed": 0,
+            "method": [name, resolve(name, Recipe()).digest],
+            "models": ("ridge",),
+        }
+        expected.add(sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest())
+    assert found == expected
+    assert len({cell.digest for cell in grid.cells}) == 4
 
 
 @pytest.mark.parametrize("kind", ["table", "series"])
@@ -179,6 +211,51 @@ def test_the_truth_scores_zero_and_downstream_as_clean(kind, request):
     assert figures["clean_test/ridge"] == unrefined["ceiling/ridge"] == figures["refined_inputs/ridge"]
     assert figures["clean_test/ridge"] < unrefined["clean_test/ridge"]
     assert figures["noisy_inputs/ridge"] > figures["refined_inputs/ridge"]
+
+
+def struck_cells(trial):
+    names = list(trial.features + trial.targets)
+    return trial.given.train[names] != trial.train[names]
+
+
+def detected(trial, faults):
+    figures = measure(trial, truth(trial, faults=faults), 0, ())
+    return figures["fault_precision"], figures["fault_recall"]
+
+
+def test_faults_are_what_noise_has_struck(table):
+    trial = contaminate(table, Noise("spikes", 0.5), 0)
+    struck = struck_cells(trial)
+    count, cells = int(struck.to_numpy().sum()), struck.size
+    assert 0 < count < 0.1 * cells
+    assert detected(trial, struck) == (1.0, 1.0)
+    assert detected(trial, struck | True) == (count / cells, 1.0)
+    assert detected(trial, ~struck) == (0.0, 0.0)
+    one = struck[["a"]]
+    assert detected(trial, one) == (1.0, one["a"].sum() / count)
+    precision, recall = detected(trial, struck & False)
+    assert np.isnan(precision)
+    assert recall == 0.0
+
+
+def test_a_column_without_noise_has_no_faults(table):
+    trial = contaminate(table, Noise("spikes", 0.5), 0)
+    struck = struck_cells(trial)
+    with_rooms = struck.assign(rooms=True)
+    precision, recall = detected(trial, with_rooms)
+    assert precision == struck.to_numpy().sum() / with_rooms.to_numpy().sum()
+    assert recall == 1.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda faults: faults.iloc[1:], lambda faults: faults.astype(float), lambda faults: faults.assign(absent=True)],
+    ids=["rows", "numbers", "column"],
+)
+def test_faults_that_are_no_cells_are_refused(table, change):
+    trial = contaminate(table, Noise("spikes", 0.5), 0)
+    with pytest.raises(DenogradError, match="the faults are not true or false"):
+        measure(trial, truth(trial, faults=change(struck_cells(trial))), 0, ())
 
 
 @pytest.mark.parametrize(
@@ -226,7 +303,8 @@ def test_methods_are_found_by_name(own):
     assert methods.names()[:4] == ["none", "denograd", "gauss_newton", "proximal"]
     assert "kalman" not in methods.suited("table")
     assert "kalman" in methods.suited("series")
-    assert resolve(own("half"), Recipe()).digest != resolve("pca", Recipe()).digest
+    half, mine = resolve(own("half"), Recipe()), resolve(f"mine={own('half')}", Recipe())
+    assert half.digest == mine.digest != resolve("pca", Recipe()).digest
     with pytest.raises(ConfigError, match="no method 'denogradd'"):
         resolve("denogradd", Recipe())
 
@@ -321,6 +399,47 @@ def test_ratios_are_taken_to_the_unrefined_data(table, own, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "results.parquet"), results.long)
 
 
+def figures_of(**methods):
+    """Results with these figures of each method on each data set: recovery of all cells, and Imp %."""
+    rows = [
+        (dataset, "gaussian", 0.2, True, 1.0, seed, method, measure, "", value)
+        for method, datasets in methods.items()
+        for dataset, seeds in datasets.items()
+        for seed, both in enumerate(seeds)
+        for measure, value in (("recovery_cells", both[0]), ("imp", both[1]), ("seconds", 0.1))
+    ]
+    return Results(pd.DataFrame(rows, columns=[*BLOCK, "method", "measure", "model", "value"]), ())
+
+
+def test_each_protocol_has_its_own_ranks():
+    results = figures_of(none={"d": [(1.0, 0.0)]}, careful={"d": [(0.5, 20.0)]}, smooth={"d": [(1.5, 90.0)]})
+    ranks = results.short().merge(results.paper()).set_index("method")[["rank", "paper_rank"]]
+    assert ranks.to_dict("index") == {
+        "none": {"rank": 2.0, "paper_rank": 3.0},
+        "careful": {"rank": 1.0, "paper_rank": 2.0},
+        "smooth": {"rank": 3.0, "paper_rank": 1.0},
+    }
+    assert results.winner() == "careful"
+
+
+def test_who_is_not_in_every_data_set_is_not_ranked_over_them():
+    results = figures_of(
+        none={"d": [(1.0, 0.0), (1.0, 0.0)], "e": [(1.0, 0.0)]},
+        everywhere={"d": [(0.8, 1.0), (0.6, 3.0)], "e": [(0.4, 5.0)]},
+        nearly={"d": [(0.9, 2.0)], "e": [(0.3, 6.0)]},
+        once={"d": [(0.1, 9.0), (0.1, 9.0)]},
+    )
+    overall = results.overall().set_index("method")
+    assert overall["groups"].to_dict() == {"none": 2, "everywhere": 2, "nearly": 2, "once": 1}
+    assert overall["recovery_cells"].to_dict() == pytest.approx(
+        {"none": 1.0, "everywhere": 0.55, "nearly": 0.6, "once": 0.1}
+    )
+    assert overall["rank"].dropna().to_dict() == {"everywhere": 1.5, "nearly": 1.5, "none": 3.0}
+    assert overall["paper_rank"].dropna().to_dict() == {"nearly": 1.0, "everywhere": 2.0, "none": 3.0}
+    ranking = results.ranking()
+    assert (ranking.blocks, ranking.left_out) == (2, ("once",))
+
+
 def test_ranks_agree_with_scipy():
     figures = pd.DataFrame(np.random.default_rng(0).normal([0, 0.5, 1, 3], size=(9, 4)), columns=list("abcd"))
     found = rank(figures)
@@ -335,3 +454,72 @@ def test_ranks_leave_out_what_failed():
     found = rank(figures)
     assert (found.blocks, found.left_out, found.p_value) == (2, ("c",), None)
     assert found.average.to_dict() == {"a": 1.0, "b": 2.0}
+
+
+@pytest.fixture(scope="module")
+def published():
+    """How the stand asks a published release; our class `DenoGrad` is asked in the same way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2])
+        yield import_module("tests.benchmarks.published")
+
+
+def two_targets():
+    frame = make_table(300).assign(z=lambda frame: frame["y"] + frame["a"])
+    return Case.of("two", frame, infer_schema(frame, ["y", "z"], frozen=["b"]))
+
+
+def two_sites():
+    frame = waves(120, entities=2)
+    return Case.of("sites", frame, infer_schema(frame, "y", series=Series("time", entity=("site",), window=8)))
+
+
+@pytest.fixture(params=["ours", "published_1.1.0", "published_2.0.0"])
+def release(request, published):
+    """Ours always, the published ones where they have been installed to compare with."""
+    if request.param == "ours":
+        return lambda given, seed: published.refined(given, seed, published.target_by_target(DenoGrad))
+    if not import_module("tests.benchmarks.peer").is_installed(published.VERSIONS[request.param]):
+        pytest.skip("this release is not installed")
+    return resolve(published.METHODS[request.param], Recipe()).call
+
+
+@pytest.mark.parametrize("make", [two_targets, two_sites])
+def test_a_published_release_moves_noisy_columns_of_the_training_part_alone(release, make):
+    case = make()
+    trial = contaminate(case, Noise(), 0)
+    found = release(trial.given, 0)
+    pd.testing.assert_frame_equal(found.test, trial.given.test)
+    for name in case.clean.columns:
+        same = found.train[name].equals(trial.given.train[name])
+        assert same == (name not in case.noisy), name
+
+
+def test_a_published_release_does_what_our_class_does_by_itself(published, table):
+    trial = contaminate(table, Noise(), 0)
+    found = published.refined(trial.given, 0, published.target_by_target(DenoGrad))
+    backbone = published.train(trial.given.train, trial.schema, training=published.Training(seed=0, device="cpu"))
+    encoder = backbone.encoder
+    encoded = encoder.encode(trial.given.train)
+    features = len(trial.schema.features)
+    x = np.concatenate([encoded.cells[:, :features], encoded.context], axis=1)
+    network = published.without_dropout(backbone.module)
+    x_after, y_after, *_ = DenoGrad(network, published.nn.MSELoss(), "cpu").fit(x, encoded.cells[:, -1]).transform()
+    after = encoder.encode(found.train).cells
+    shown = encoded.present
+    expected = np.column_stack([x_after[:, :features], y_after])
+    np.testing.assert_allclose(after[shown], expected[shown], atol=1e-5)
+
+
+def test_a_published_release_refines_no_classes(published):
+    frame = make_table(300).assign(y=lambda frame: np.where(frame["y"] > 0, "high", "low"))
+    trial = contaminate(Case.of("classes", frame, infer_schema(frame, "y")), Noise(), 0)
+    with pytest.raises(DenogradError, match="cannot refine these data"):
+        published.refined(trial.given, 0, published.target_by_target(DenoGrad))
+
+
+@pytest.mark.parametrize("name", ["published_1.1.0", "published_2.0.0"])
+def test_the_stand_finds_the_published_releases_by_name(published, name):
+    spec = published.METHODS[name]
+    assert methods.labels([spec]) == {spec: name}
+    assert resolve(spec, Recipe()).call in (published.first, published.second)

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from support import clean_environment, command, make_table
@@ -20,6 +22,10 @@ from denograd_engine.bench.case import Denoised
 def drawn(given, seed):
     names = given.schema.refined
     return Denoised(given.train.assign(**{name: given.train[name] * 0.99 for name in names}), given.test)
+
+def suspicious(given, seed):
+    cells = given.train[given.schema.refined]
+    return Denoised(given.train, given.test, faults=(cells - cells.mean()).abs() > 2 * cells.std())
 """
 
 
@@ -66,8 +72,14 @@ def test_from_a_table_to_a_page(bench: Any, tmp_path: Path) -> None:
     assert {"clean_test", "paper", "imp", "swd_ratio", "ceiling"} <= set(long["measure"])
     assert Path(found["page"]).parent == tmp_path / "home" / "bench" / "readings"
 
+    assert rows["none"]["imp"] == 0.0
+    assert rows["pca"]["imp"] > 0
+    assert sorted(row["paper_rank"] for row in rows.values()) == [1.0, 2.0, 3.0]
+
     again = bench("denograd.yaml", *asked)
     assert again.exit_code == 0
+    assert re.search(r"against the truth +features +targets +all cells +downstream +swd +rank", again.stdout)
+    assert re.search(r"the paper's protocol +imp % +swd to noisy +rho +rank", again.stdout)
     assert "6 cells were there already" in again.stdout
     assert "pca recovered most" in again.stdout
 
@@ -90,6 +102,16 @@ def test_the_page_holds_its_tables_and_nothing_from_outside(bench: Any, tmp_path
     assert page.count("<svg") == 6
     assert not re.search(r"(?:src|href)=\"(?!#)|url\((?!#)|@import|<script|https?://(?!www\.w3\.org)", page)
     assert "default-src 'none'" in page
+
+
+def test_faults_found_are_told(bench: Any, tmp_path: Path) -> None:
+    asked = ("--kind", "spikes", "--noise", 1, "--method", "own.py:suspicious", "--seeds", 1, "--models", "ridge")
+    ran = bench(*asked, "--jobs", 1, "--out", "out")
+    assert ran.exit_code == 0, ran.stderr
+    assert re.search(r"cells called faulty +precision +recall\s+own.py:suspicious +0\.\d+ +\d\.\d+", ran.stdout)
+    page = (tmp_path / "out" / "benchmark.html").read_text()
+    assert "Cells called faulty" in page
+    assert page.count("<table>") == 6
 
 
 @pytest.mark.parametrize(
@@ -133,3 +155,51 @@ def test_as_a_process_side_by_side(bench: Any, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cells"]["computed"] == 2
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Any]:
+    """The measuring stand in this process, on a folder with two of its data sets, made small."""
+    from typer.testing import CliRunner
+
+    random = np.random.default_rng(0)
+    factors = random.normal(size=(150, 3))
+    pins = pd.DataFrame(factors @ random.normal(size=(3, 39)), columns=[f"C{at}" for at in range(2, 41)])
+    pins = pins.assign(k_inf=factors[:, 0], PPPF=factors[:, 1])
+    pins.to_parquet(tmp_path / "lattice_physics_test360.parquet")
+    hours = np.arange(250)
+    waves = {name: np.sin(hours / (5 + at)) for at, name in enumerate(["0", "1", "2", "3", "4", "5"])}
+    times = pd.date_range("2020-01-01", periods=len(hours), freq="h")
+    pd.DataFrame({"date": times, **waves}).to_parquet(tmp_path / "ECL_6clients.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2])
+        module = import_module("tests.benchmarks.stand")
+
+        def call(*arguments: object) -> Any:
+            result = CliRunner().invoke(
+                module.app, [str(tmp_path), "--out", str(tmp_path / "out"), *map(str, arguments)]
+            )
+            assert result.exception is None, result.exception
+            return result
+
+        yield call
+
+
+def test_the_stand_tells_methods_a_wrong_noise_and_prints_tables_for_each(stand: Any) -> None:
+    asked = ("--method", "pca", "--method", "moving_average", "--models", "ridge", "--seeds", 1, "--jobs", 1)
+    ran = stand(*asked, "--told", 1, "--told", 2)
+    assert "2 noises x 1 seed x methods = 12 cells" in ran.stdout
+    assert "electricity, gaussian noise of 0.2 std, said to be 2 times that" in ran.stdout
+    assert "over all data sets and noises" in ran.stdout
+    printed = stand("--markdown").stdout
+    assert printed.count("gaussian noise of 0.2 std\n") == 1
+    assert printed.count("gaussian noise of 0.2 std, said to be 2 times that\n") == 1
+    assert printed.count("| method | features | target |") == 2
+    assert len(re.findall(r"^\| (?:electricity|lattice_physics) \|", printed, re.M)) == 4
+    first, second = printed.split("said to be")
+    none = "| none | 1.000 | 1.000 | 1.000 | 1.000 | "
+    assert none in first
+    assert none in second
+    again = stand(*asked)
+    assert "6 cells were there already" in again.stdout
+    assert "✓" not in again.stdout

@@ -38,9 +38,12 @@ TRUTH = {
     "swd_ratio": "SWD to clean",
     "worst_std_ratio": "Worst spread",
 }
-PAPER = {"imp": "Imp %", "paper_swd": "SWD to noisy", "paper_rho": "rho"}
+PAPER = {"imp": "Imp %", "paper_swd": "SWD to noisy", "paper_rho": "rho", "paper_rank": "Rank"}
+OVERALL = {**{name: heading for name, heading in SHORT.items() if name != "seconds"}, **PAPER}
 INTERVALS = {"coverage_90": "Truth inside", "width_90": "Mean width, std"}
-SMALLER_IS_BETTER = {*SHORT, "downstream", "production", "second_half", "recovery_test_features"} - {"seconds"}
+FAULTS = {"fault_precision": "Precision", "fault_recall": "Recall"}
+SMALLER_IS_BETTER = {*SHORT, "production", "second_half", "recovery_test_features", "paper_rank"} - {"seconds"}
+MORE_IS_BETTER = {"imp", *FAULTS}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Group:
     by_model: Table
     imp_by_model: Table
     intervals: Table | None
+    faults: Table | None
 
 
 def render_page(grid: Grid, results: Results, machine: str) -> str:
@@ -81,6 +85,7 @@ def render_page(grid: Grid, results: Results, machine: str) -> str:
         "names": [subject.case.name for subject in grid.subjects],
         "winner": winning(results, ranking),
         "groups": _groups(grid, results),
+        "overall": _overall(results),
         "ranking": ranking,
         "p_value": _p(ranking.p_value),
         "diagrams": _both("ranks", figures.critical_difference, ranking),
@@ -109,8 +114,9 @@ def winning(results: Results, ranking: Ranking) -> str:
 
 def title_of(group: Sequence[Any]) -> str:
     """`prices, gaussian noise of 0.2 std`."""
-    dataset, kind, std, known = group
-    return f"{dataset}, {kind} noise of {std:g} std" + ("" if known else ", its size unknown to the methods")
+    dataset, kind, std, known, told = group
+    said = "" if known else ", its size unknown to the methods"
+    return f"{dataset}, {kind} noise of {std:g} std{said}" + ("" if told == 1 else f", said to be {told:g} times that")
 
 
 def _groups(grid: Grid, results: Results) -> list[Group]:
@@ -120,8 +126,9 @@ def _groups(grid: Grid, results: Results) -> list[Group]:
     parts = {
         "short": (results.short().sort_values("rank", kind="stable"), SHORT),
         "truth": (results.table([*TRUTH]), TRUTH),
-        "paper": (results.table([*PAPER]), PAPER),
+        "paper": (results.paper(), PAPER),
         "intervals": (results.table([*INTERVALS]), INTERVALS),
+        "faults": (results.table([*FAULTS]), FAULTS),
     }
     for name, measure in (("by_model", "downstream"), ("ceiling", "ceiling_ratio"), ("imp_by_model", "imp")):
         table = results.by_model(measure)
@@ -130,7 +137,6 @@ def _groups(grid: Grid, results: Results) -> list[Group]:
     for values, _ in results.long.groupby(GROUP, sort=False):
         here = {name: _rows_of(table, GROUP, values) for name, (table, _) in parts.items()}
         tables = {name: _table(here[name], headings) for name, (_, headings) in parts.items()}
-        stated = here["intervals"].dropna(subset=[*INTERVALS])
         ceiling = [("trained on clean data", figures) for method, figures in tables["ceiling"].rows if method == NONE]
         found.append(
             Group(
@@ -141,7 +147,8 @@ def _groups(grid: Grid, results: Results) -> list[Group]:
                 paper=tables["paper"],
                 by_model=Table(tables["by_model"].headings, (*tables["by_model"].rows, *ceiling)),
                 imp_by_model=tables["imp_by_model"],
-                intervals=_table(stated, INTERVALS) if len(stated) else None,
+                intervals=_stated(here["intervals"], INTERVALS),
+                faults=_stated(here["faults"], FAULTS),
             )
         )
     return found
@@ -152,9 +159,40 @@ def _rows_of(table: pd.DataFrame, by: list[str], values: tuple[Any, ...]) -> pd.
     return table[chosen]
 
 
-def _table(frame: pd.DataFrame, headings: dict[str, str]) -> Table:
+def best_of(frame: pd.DataFrame) -> dict[str, float]:
+    """The best figure of each column in which one is better than another."""
+    told_apart = [name for name in frame.columns if frame[name].nunique() > 1]
+    least = {name: float(frame[name].min()) for name in told_apart if name in SMALLER_IS_BETTER}
+    return least | {name: float(frame[name].max()) for name in told_apart if name in MORE_IS_BETTER}
+
+
+def _stated(frame: pd.DataFrame, headings: dict[str, str]) -> Table | None:
+    """The methods that have any of these; None if none has."""
+    those = frame.dropna(subset=[*headings], how="all")
+    return _table(those, headings) if len(those) else None
+
+
+def _overall(results: Results) -> Table | None:
+    """Every method over all groups; None if there are not several."""
+    overall = results.overall()
+    most = overall["groups"].max()
+    if not most > 1:
+        return None
+    whole = overall["groups"] == most
+    return _table(overall.assign(method=coverage_named(overall)), OVERALL, overall[whole])
+
+
+def coverage_named(overall: pd.DataFrame) -> pd.Series[str]:
+    """The methods; one that is not in every group says in how many it is."""
+    most = overall["groups"].max()
+    partly = " (" + overall["groups"].astype(str) + f" of {most})"
+    return overall["method"].where(overall["groups"] == most, overall["method"] + partly)
+
+
+def _table(frame: pd.DataFrame, headings: dict[str, str], judged: pd.DataFrame | None = None) -> Table:
+    """The best figures are those of the rows that are judged: None takes all."""
     shown = {name: heading for name, heading in headings.items() if frame[name].notna().any()}
-    best = {name: frame[name].min() for name in shown if name in SMALLER_IS_BETTER and frame[name].nunique() > 1}
+    best = best_of(frame if judged is None else judged)
     rows = []
     for row in frame.to_dict("records"):
         figures = tuple((_text(name, row[name]), row[name] == best.get(name, math.nan)) for name in shown)
@@ -165,7 +203,7 @@ def _table(frame: pd.DataFrame, headings: dict[str, str]) -> Table:
 def _text(name: str, value: float) -> str:
     if name == "seconds":
         return "<0.1" if 0 <= value < 0.05 else formats.number(round(value, 1))
-    if name == "rank":
+    if name in ("rank", "paper_rank"):
         return formats.number(value)
     return formats.ratio(value)
 
