@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from denograd_engine.columns import Column as Column
     from denograd_engine.columns import Role as Role
     from denograd_engine.compat import DenoGrad as DenoGrad
+    from denograd_engine.crossfit import train_folds as train_folds
     from denograd_engine.evaluate import Recovery as Recovery
     from denograd_engine.evaluate import recovery as recovery
     from denograd_engine.fidelity import Fidelity as Fidelity
@@ -58,6 +59,7 @@ _HOME = {
     "recovery": "evaluate",
     "refine": "refinement",
     "train": "training",
+    "train_folds": "crossfit",
 }
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604

@@ -86,7 +86,7 @@ def _inferred_number(name: str, present: pd.Series[Any], in_series: bool) -> Col
         return Column(name, Role.FEATURE, refined=True, why="number, all cells missing")
     whole = _whole_numbers(present)
     if whole:
-        if distinct > len(present) // 2 and _looks_like_an_identifier(name):
+        if distinct > len(present) // 2 and looks_like_an_identifier(name):
             return Column(name, Role.IGNORED, why="row identifier")
         few = FEW_VALUES if in_series else max(FEW_VALUES, min(FEW_VALUES_IN_TABLES, len(present) // 20))
         if distinct <= few:
@@ -108,7 +108,8 @@ def _whole_numbers(present: pd.Series[Any]) -> bool:
     return bool(np.isfinite(numbers).all() and (numbers == np.round(numbers)).all())
 
 
-def _looks_like_an_identifier(name: str) -> bool:
+def looks_like_an_identifier(name: str) -> bool:
+    """Whether the name of a column says that it tells rows apart."""
     words = name.lower().replace("-", "_").replace(".", "_").replace(" ", "_").split("_")
     return bool({"id", "uuid", "index", "key", "unnamed:", "rownum"} & set(words))
 

@@ -39,6 +39,7 @@ class Fidelity:
         mean_squared_correction: Of each column's cells, in std squared.
         untouched_identical: Whether every frozen and ignored column is bit-identical.
         rows_kept: Whether number, order and index of the rows are the same.
+        rows: Rows that were compared.
     """
 
     swd: float
@@ -51,26 +52,30 @@ class Fidelity:
     mean_squared_correction: Mapping[str, float]
     untouched_identical: bool
     rows_kept: bool
+    rows: int
 
     @property
     def mean_rho(self) -> float:
         return float(np.mean(list(self.rho.values())))
 
 
-def measure_fidelity(observed: pd.DataFrame, refined: pd.DataFrame, encoder: Encoder) -> Fidelity:
+def measure_fidelity(
+    observed: pd.DataFrame, refined: pd.DataFrame, encoder: Encoder, rows: NDArray[np.bool_] | None = None
+) -> Fidelity:
     """Compare a table with its refinement.
 
     Args:
         observed: As it came, in the user's units.
         refined: The same rows and columns after refinement.
         encoder: Fitted on the observed table.
+        rows: Which rows to compare, shape (rows,); None all. What must not change is compared in all of them.
     """
     schema = encoder.schema
     names = schema.refined
     same_rows = len(observed) == len(refined) and observed.index.equals(refined.index)
     if not same_rows or list(observed.columns) != list(refined.columns):
         raise ValueError("observed and refined must have the same rows and columns")
-    before, after = _standardised(observed, encoder), _standardised(refined, encoder)
+    before, after = (_standardised(one if rows is None else one[rows], encoder) for one in (observed, refined))
     correction = after - before
     spread_before, spread_after = before.std(axis=0), after.std(axis=0)
     constant = spread_before < CONSTANT
@@ -86,6 +91,7 @@ def measure_fidelity(observed: pd.DataFrame, refined: pd.DataFrame, encoder: Enc
         mean_squared_correction=_by_name(names, np.square(correction).mean(axis=0)),
         untouched_identical=all(_identical(observed[name], refined[name]) for name in schema.untouched),
         rows_kept=same_rows,
+        rows=len(before),
     )
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine import rules
-from denograd_engine.descent import Progress, Settings, Stop
+from denograd_engine.descent import Outcome, Progress, Settings, Stop
 from denograd_engine.devices import batch_size_for, dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError
+from denograd_engine.folds import fold_of, put_together, shares
 from denograd_engine.problem import Problem, pose
 from denograd_engine.restoration import Restoration
 from denograd_engine.smoothing import Smoothing
@@ -102,7 +103,8 @@ def refine(
 
     Args:
         frame: The observed data, in the user's units, with the columns that the backbone was fitted on. Not changed.
-        backbone: Fitted; its weights, buffers, modes and gradient flags are afterwards as before.
+        backbone: Fitted; its weights, buffers, modes and gradient flags are afterwards as before. Where it is
+            cross-fitted, each row moves by the network that never saw it.
         refining: How to refine.
         on_progress: Called now and then: as rows finish, or after an epoch of a series.
         cancelled: Asked between batches; True stops, and the result holds what was reached.
@@ -115,7 +117,8 @@ def refine(
     device = resolve_device(refining.device)
     stop = Stop(refining.deadline, cancelled, on_progress)
     encoder, summary = backbone.encoder, Summary(frame)
-    rule = rules.rule(refining.rule, None if refining.eta == "auto" else refining.eta, refining.arguments)
+    eta, in_series = None if refining.eta == "auto" else refining.eta, encoder.schema.series is not None
+    chosen = [rules.rule(refining.rule, eta, refining.arguments) for _ in backbone.networks]
     with (
         frozen(backbone.module, device) as module,
         workers_for(module, device, MOST_WORKERS if refining.smoothing is None else 1) as workers,
@@ -127,23 +130,53 @@ def refine(
                 problem.movable[:, list(problem.target_at)] = False
             return problem
 
-        in_series = encoder.schema.series is not None
         whole = posed(frame, fewest=1) if in_series or len(frame) <= CHUNK else None
         probe = whole or posed(frame.iloc[:: len(frame) // PROBED_ROWS])
-        settings = replace(_settings(module, probe, backbone, refining), workers=workers)
-        eta = rule.prepare(module, probe, settings, backbone.residual_scale)
+        ready = []
+        for network, rule in zip(backbone.networks, chosen, strict=True):
+            settings = replace(_settings(network, probe, backbone, refining), workers=workers)
+            step = rule.prepare(network, probe, settings, backbone.residual_scale)
+            ready.append(_Ready(network, rule, settings, step))
         restoration = Restoration(frame, encoder.schema, encoder.spreads)
-        rows = max(1, len(frame)) if whole else max(CHUNK, 4 * settings.batch_size)
+        rows = max(1, len(frame)) if whole else max(CHUNK, 4 * ready[0].settings.batch_size)
         for start in range(0, len(frame), rows):
             part = frame.iloc[start : start + rows]
-            stop.span(start, start + len(part), len(frame))
             problem = whole or posed(part)
-            outcome = rule.run(module, problem, settings, stop)
+            outcome = _run(part, problem, backbone, ready, stop, start, len(frame))
             shift = _in_table_order(outcome.shift, problem)
             restoration.put(start, shift)
             summary.put(start, problem, outcome, shift)
     summary.require_items("windows" if in_series else "rows")
-    return Refinement(restoration.frame(), summary.rows(), summary.totals(eta))
+    return Refinement(restoration.frame(), summary.rows(), summary.totals(float(np.mean([one.eta for one in ready]))))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A frozen network, and how it refines."""
+
+    network: nn.Module
+    rule: rules.Rule
+    settings: Settings
+    eta: float
+
+
+def _run(
+    part: pd.DataFrame, problem: Problem, backbone: Backbone, ready: list[_Ready], stop: Stop, start: int, rows: int
+) -> Outcome:
+    """Refine these rows, those of each fold by its own network."""
+    if len(ready) == 1:
+        stop.span(start, start + len(part), rows)
+        return ready[0].rule.run(ready[0].network, problem, ready[0].settings, stop)
+    fold = fold_of(part, backbone.encoder.schema, len(ready))
+    outcomes = []
+    for number, (one, share) in enumerate(zip(ready, shares(problem, fold, len(ready)), strict=True)):
+        first, last = (start + len(part) * done // len(ready) for done in (number, number + 1))
+        stop.span(first, last, rows)
+        if len(share.known):
+            outcomes.append((number, one.rule.run(one.network, share, one.settings, stop)))
+    if not outcomes:
+        return ready[0].rule.run(ready[0].network, problem, ready[0].settings, stop)
+    return put_together(problem, fold, outcomes)
 
 
 def _settings(module: nn.Module, probe: Problem, backbone: Backbone, refining: Refining) -> Settings:

@@ -82,7 +82,8 @@ class Backbone:
     """A fitted network with the scaling that it was fitted on.
 
     Attributes:
-        module: Maps (items, *input_shape) to (items, outputs), standardised; for classes, to their logits.
+        module: Maps (items, *input_shape) to (items, outputs), standardised; for classes, to their logits. Where it is
+            cross-fitted, a list of such networks, one for each fold: see `crossfit`.
         encoder: The scaling and the schema.
         skill: Held-out skill of each output, R2 for numbers, McFadden's pseudo-R2 for classes: 1 predicts perfectly,
             0 no better than the mean or the frequencies.
@@ -97,6 +98,11 @@ class Backbone:
     residual_scale: float
     history: tuple[Epoch, ...] = field(default=())
     criterion: str | Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The network, or that of each fold, which never saw that fold."""
+        return tuple(self.module) if isinstance(self.module, nn.ModuleList) else (self.module,)
 
     @property
     def loss(self) -> Criterion:
@@ -134,6 +140,15 @@ def train(
         ConfigError: If the backbone or device is unknown, or does not fit the data.
     """
     training = training or Training()
+    problem, encoder = posed(frame, schema, kind, training)
+    fitted, held_out = problem.split(training.holdout, training.seed)
+    return fit_network(problem, encoder, (fitted, held_out, held_out), kind, arguments, training, on_epoch)
+
+
+def posed(
+    frame: pd.DataFrame, schema: Schema, kind: str | nn.Module | None, training: Training
+) -> tuple[Problem, Encoder]:
+    """What is to be learnt of a table or series, and its scaling: see `train`."""
     device = resolve_device(training.device)
     encoder = Encoder.fit(frame, schema)
     dtype = dtype_of(kind) if isinstance(kind, nn.Module) else torch.float32
@@ -145,20 +160,44 @@ def train(
             where="columns",
             remedy="add columns, or declare the time axis under series",
         )
-    fitted, held_out = problem.split(training.holdout, training.seed)
+    return problem, encoder
+
+
+def fit_network(
+    problem: Problem,
+    encoder: Encoder,
+    items: tuple[Tensor, Tensor, Tensor],
+    kind: str | nn.Module | None,
+    arguments: Mapping[str, Any] | None,
+    training: Training,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> Backbone:
+    """Fit a network to some items.
+
+    Args:
+        problem: All of them.
+        encoder: Their scaling.
+        items: Those to fit to, those held out for early stopping, and those on which it is judged.
+        kind: See `train`, as are the others.
+        arguments: Of the backbone.
+        training: How to fit.
+        on_epoch: Called after each epoch.
+    """
+    fitted, held_out, judged = items
     if not len(fitted) or not len(held_out):
         raise TooFewRowsError("the held-out part leaves nothing to train on", where="backbone.training.holdout")
+    device = problem.cells.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(training.seed)
         if isinstance(kind, nn.Module):
             module = copy.deepcopy(kind)
         else:
-            usual = backbones.DEFAULTS["table" if schema.series is None else "series"]
+            usual = backbones.DEFAULTS["table" if encoder.schema.series is None else "series"]
             module = backbones.build(kind or usual, problem.input_shape, problem.outputs, arguments)
         module.to(device)
         _require_fit(module, problem)
         history = _fit(module, problem, fitted, held_out, training, _criterion(training.criterion, encoder), on_epoch)
-    return _judged(module, encoder, problem, held_out, training, history)
+    return _judged(module, encoder, problem, judged, training, history)
 
 
 def assess(

@@ -117,7 +117,8 @@ def fit_posterior(
     Args:
         frame: Shape (rows, columns), in the user's units.
         schema: The roles of the columns. In a table those with declared noise are refined; in a series the noise of
-            the others is estimated.
+            the others is estimated. Where faults are looked for, they are in every refined column, and no noise is
+            estimated.
         fit: How to fit.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         on_progress: Told the share of the work that is done, and the loss.
@@ -145,8 +146,9 @@ def fit_posterior(
     if fit.faults:
         known = dict.fromkeys(schema.refined, 0.0) | declared
         contexts = contexts.without(stuck(contexts))
+    elif contexts.runs is not None:
+        known = _estimated(contexts, encoder) | declared
     if contexts.runs is not None:
-        known = known | _estimated(contexts, encoder) | declared
         contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
         left = _left_over(contexts, _task(encoder, known, fit, on), fit)
         contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
