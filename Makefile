@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+STACK ?= .stack
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 export PYTHONWARNINGS ?=
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup demo test check bench lock wheel clean
+.PHONY: help setup demo stack stack-down test check bench lock wheel clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 setup: $(READY) ## Create .venv and install the locked dependencies
 
@@ -24,6 +25,14 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Clean a real table and a real series, and show what came out (SEED=n changes the noise)
 	@$(BIN)/denograd demo $(if $(SEED),--seed $(SEED))
+
+stack: $(READY) ## Start Prefect, MLflow and a worker on PostgreSQL (DATABASE=sqlite STACK=folder PREFECT_PORT=n MLFLOW_PORT=n POSTGRES_PORT=n)
+	@$(BIN)/python -m infra.stack up --folder $(STACK) $(if $(DATABASE),--database $(DATABASE)) \
+		$(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
+		$(if $(POSTGRES_PORT),--postgres-port $(POSTGRES_PORT))
+
+stack-down: $(READY) ## End what `make stack` started, and nothing else; its data stay
+	@$(BIN)/python -m infra.stack down --folder $(STACK)
 
 test: $(READY) ## Run all tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs $(ARGS)

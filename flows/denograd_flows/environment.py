@@ -1,4 +1,4 @@
-"""The environment of the command: one home folder, no telemetry, no noise. Set before Prefect is imported."""
+"""The environment of the command: one home folder, no telemetry, no noise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 from pathlib import Path
+
+from prefect.context import refresh_global_settings_context
 
 from denograd_flows.leftovers import OWNER
 from denograd_tasks.home import home
@@ -24,6 +26,7 @@ def prepare(verbose: bool) -> None:
         "PREFECT_LOGGING_LOG_PRINTS": "false",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "GIT_PYTHON_REFRESH": "quiet",
         "TQDM_DISABLE": "1",
     }
@@ -45,6 +48,7 @@ def prepare(verbose: bool) -> None:
         os.environ.setdefault(name, value)
     os.environ[OWNER] = str(os.getpid())
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    refresh_global_settings_context()  # Prefect read the environment when it was imported
     if not verbose:
         warnings.simplefilter("ignore")
         logging.getLogger().setLevel(logging.CRITICAL)
