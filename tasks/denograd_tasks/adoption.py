@@ -1,4 +1,4 @@
-"""A model out of MLflow's registry in place of training one. Nothing in it is unpickled.
+"""A model out of MLflow's registry, or of a published version, in place of training one. Nothing in it is unpickled.
 
 A version that an earlier run registered brings its scaling and its architecture along. Any other is taken to read
 standardised inputs: features, then frozen columns, in the order of the data.
@@ -7,6 +7,8 @@ standardised inputs: features, then frozen columns, in the order of the data.
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,37 +17,51 @@ from pydantic import ValidationError
 
 from denograd_engine.backbones import REGISTRY
 from denograd_engine.errors import ConfigError, StoreError
-from denograd_tasks.kinds import registered
-from denograd_tasks.models import ARCHITECTURE, PROGRAM, SCALING, WEIGHTS, load_module
-from denograd_tasks.posteriors import DESCRIPTION
+from denograd_tasks.inert import load_program
+from denograd_tasks.kinds import REGISTERED, registered
+from denograd_tasks.models import ARCHITECTURE, PROGRAM, SCALING, WEIGHTS, load_module, tensors_digest, weights_in
+from denograd_tasks.posteriors import DESCRIPTION, read_model
 from denograd_tasks.records import Architecture
-from denograd_tasks.settings import without_credentials
+from denograd_tasks.settings import Settings, without_credentials
+from denograd_tasks.store import open_store
 from denograd_tasks.tracking import client, fluent, tracking_errors
+from denograd_tasks.versions import resolve
 
 if TYPE_CHECKING:
     from torch import nn
 
     from denograd_engine.frames import Encoder
+    from denograd_engine.posterior.model import Posterior
     from denograd_engine.schema import Schema
 
 WHERE = "backbone.kind"
+MODEL_TAG = "denograd.model"
+"""Of the run that trained a model: its digest."""
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version, found by its number or an alias.
+    """A registered version, found by its number or an alias; or what a published version was made with.
 
     Attributes:
         uri: By its number.
         source: Where its files are; another model registered under a number that became free has another.
         model_id: Of the logged model, if it is one.
         run_id: The run that logged it, if it says so.
+        digest: sha256 of what it holds, if that was written down.
+        where: The setting that names it.
+        root: The publishing root that its files are in; None if they are in the registry.
+        files: Their paths in it.
     """
 
     uri: str
     source: str
     model_id: str | None
     run_id: str | None
+    digest: str | None = None
+    where: str = WHERE
+    root: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,34 @@ class Adopted:
     architecture: Architecture | None
 
 
-def find_version(uri: str, kind: str) -> ModelVersion:
+def chosen_model(settings: Settings) -> ModelVersion | None:
+    """The trained model that a run takes, which `model` names, or `backbone.kind`; None where it trains one.
+
+    Raises:
+        ConfigError: If there is none of this name.
+        ServiceError: If the tracking server or the publishing root does not answer.
+        StoreError: If there is no such published version.
+    """
+    uri, name, kind = settings.tracking.uri, settings.model, settings.backbone.kind
+    if name is None:
+        return find_version(uri, kind) if kind is not None and registered(kind) else None
+    if not re.fullmatch(r"[^/]+@\d+", name):
+        return find_version(uri, name if registered(name) else f"{REGISTERED}{name}", "model")
+    found = resolve(open_store(settings.publish.root), name)
+    model = found.content["model"]
+    return ModelVersion(
+        uri=model["uri"],
+        source=f"{name}, {found.digest}",
+        model_id=None,
+        run_id=None,
+        digest=model["digest"],
+        where="model",
+        root=settings.publish.root,
+        files=tuple(file["path"] for file in model["files"]),
+    )
+
+
+def find_version(uri: str, kind: str, where: str = WHERE) -> ModelVersion:
     """The version that a kind such as `models:/name@alias` means now.
 
     Raises:
@@ -89,12 +132,16 @@ def find_version(uri: str, kind: str) -> ModelVersion:
             raise ConfigError(
                 f"there is no model {kind!r} in the registry",
                 found=str(error).splitlines()[0][:200],
-                where=f"{WHERE}, {without_credentials(uri)}",
+                where=f"{where}, {without_credentials(uri)}",
                 remedy="check its name and version, and tracking.uri",
             ) from None
     source = str(found.source)
     model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else found.model_id
-    return ModelVersion(f"models:/{named.name}/{found.version}", source, model_id or None, found.run_id or None)
+    run_id, digest = found.run_id or None, None
+    if run_id is not None:
+        with tracking_errors(uri), suppress(MlflowException):  # a run that is gone says nothing
+            digest = server.get_run(run_id).data.tags.get(MODEL_TAG)
+    return ModelVersion(f"{REGISTERED}{named.name}/{found.version}", source, model_id or None, run_id, digest, where)
 
 
 def adopt(uri: str, version: ModelVersion, folder: Path, schema: Schema) -> Adopted:
@@ -110,22 +157,95 @@ def adopt(uri: str, version: ModelVersion, folder: Path, schema: Schema) -> Adop
         ConfigError: If it is pickled, needs code that the configuration does not name, or was trained on other columns.
         StoreError: If loading it would run code that is hidden in it.
     """
-    import mlflow
-
-    with fluent(uri), tracking_errors(uri):
-        mlflow.artifacts.download_artifacts(version.uri, dst_path=str(folder), tracking_uri=uri)
+    _fetch(uri, version, folder)
     if (folder / DESCRIPTION).is_file():
         raise ConfigError(
             f"the model {version.uri} is no backbone",
             found="the posterior model of a run with rule posterior",
-            where=WHERE,
-            remedy="leave backbone.kind out: rule posterior fits its model to these data, and uses it again by itself",
+            where=version.where,
+            remedy="name it under model with refine.rule: posterior, or leave it out, and a model is trained here",
         )
     architecture = _architecture(folder, version)
+    if architecture is not None and architecture.folds is not None:
+        raise ConfigError(
+            f"the model {version.uri} is not one network",
+            expected="a network that may refine any row",
+            found=f"{architecture.folds} networks, each for the rows that it was trained without",
+            where=version.where,
+            remedy="train here with backbone.training.folds, or name a model that was trained without folds",
+        )
     weights = _weights(folder, version, architecture)
     module = load_module(weights, architecture or _unknown(version), "cpu")
     scaling = _scaling(uri, version, folder)
     return Adopted(module, weights, None if scaling is None else _agreed(scaling, schema, version), architecture)
+
+
+def adopt_posterior(uri: str, version: ModelVersion, folder: Path, schema: Schema) -> Posterior:
+    """Fetch a posterior model; the bounds of its columns are those of now.
+
+    Args:
+        uri: The tracking server.
+        version: Which one.
+        folder: Where its files go.
+        schema: The columns as they are now.
+
+    Raises:
+        ConfigError: If it is none, or was fitted to other columns or other noise.
+        StoreError: If it is damaged.
+    """
+    _fetch(uri, version, folder)
+    if not (folder / DESCRIPTION).is_file():
+        raise ConfigError(
+            f"the model {version.uri} is no posterior model",
+            expected="the model of a run with rule posterior",
+            found="a network",
+            where=version.where,
+            remedy="set refine.rule to one that goes step by step, such as denograd",
+        )
+    model = read_model(folder)
+    before, now = (_declared(one) for one in (model.encoder.schema, schema))
+    if before != now:
+        raise ConfigError(
+            f"the model {version.uri} takes out other noise",
+            expected=_listed([f"{name}: {std:g}" for name, std in before.items()]),
+            found=_listed([f"{name}: {std:g}" for name, std in now.items()]),
+            where="columns.noise",
+            remedy="declare the noise as it was, or train a model on these data",
+        )
+    return replace(model, encoder=_agreed(model.encoder, schema, version))
+
+
+def _declared(schema: Schema) -> dict[str, float]:
+    return {name: std for name in schema.refined if (std := schema[name].noise) is not None}
+
+
+def _fetch(uri: str, version: ModelVersion, folder: Path) -> None:
+    """Bring the files, and see that they hold what was written down of them."""
+    import mlflow
+
+    if version.root is None:
+        with fluent(uri), tracking_errors(uri):
+            mlflow.artifacts.download_artifacts(version.uri, dst_path=str(folder))
+    else:
+        store = open_store(version.root)
+        for path in version.files:
+            (folder / path.rsplit("/", 1)[-1]).write_bytes(store.read(path))
+    described = next((folder / name for name in (DESCRIPTION, ARCHITECTURE) if (folder / name).is_file()), None)
+    if version.digest is None or described is None or not (folder / SCALING).is_file():
+        return
+    weights = next((path for name in (WEIGHTS, PROGRAM) for path in folder.rglob(name)), None)
+    found = None
+    if weights is not None:
+        tensors = weights_in(weights) if weights.name == WEIGHTS else load_program(weights).state_dict
+        found = tensors_digest(described.read_bytes() + (folder / SCALING).read_bytes(), tensors)
+    if found != version.digest:
+        raise StoreError(
+            f"the model {version.uri} is not what it was when it was trained",
+            expected=f"weights and scaling with the digest {version.digest}",
+            found=found or "no weights",
+            where=version.source,
+            remedy="name another, or train one",
+        )
 
 
 def _architecture(folder: Path, version: ModelVersion) -> Architecture | None:
@@ -155,7 +275,7 @@ def _weights(folder: Path, version: ModelVersion, architecture: Architecture | N
         raise ConfigError(
             f"the model {version.uri} is no program, only weights",
             found=f"weights of {architecture.kind}, which torch.export could not follow",
-            where=WHERE,
+            where=version.where,
             remedy="train it here, with its own class as backbone.kind",
         )
     pickled = [path.name for path in folder.rglob("*") if path.suffix in (".pth", ".pt", ".pkl", ".pickle")]
@@ -163,7 +283,7 @@ def _weights(folder: Path, version: ModelVersion, architecture: Architecture | N
         f"the model {version.uri} is not in the pt2 format",
         expected="a model of torch.export, which runs no code when it is loaded",
         found=f"a pickled model ({pickled[0]}), which is never loaded" if pickled else "no model.pt2",
-        where=WHERE,
+        where=version.where,
         remedy="log it anew: mlflow.pytorch.log_model(model, serialization_format='pt2', input_example=...)",
     )
 
@@ -179,9 +299,7 @@ def _scaling(uri: str, version: ModelVersion, folder: Path) -> Encoder | None:
     if not path.is_file() and version.run_id is not None:
         with fluent(uri):
             try:
-                fetched = mlflow.artifacts.download_artifacts(
-                    f"runs:/{version.run_id}/{SCALING}", dst_path=str(folder), tracking_uri=uri
-                )
+                fetched = mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/{SCALING}", dst_path=str(folder))
             except (MlflowException, OSError):  # a run of somebody else's has no such artefact
                 return None
         path = Path(fetched)

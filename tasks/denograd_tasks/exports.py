@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def export(module: nn.Module, encoder: Encoder, architecture: Architecture, inpu
     """Write a backbone.
 
     Args:
-        module: Frozen, in evaluation mode, on the CPU.
+        module: Frozen, in evaluation mode, on the CPU; the list of them where the architecture has folds.
         encoder: Its scaling.
         architecture: What it is.
         inputs: A few items, more than `TRACED`, that every way back is tried with.
@@ -61,6 +62,8 @@ def export(module: nn.Module, encoder: Encoder, architecture: Architecture, inpu
     Raises:
         ConfigError: If nothing brings this network back as it is.
     """
+    if architecture.folds is not None:
+        return _export_folds(module, encoder, architecture, inputs, folder)
     reason = _write_program(module, inputs, folder)
     ours = architecture.kind in REGISTRY
     if reason is None and not ours:
@@ -78,10 +81,34 @@ def export(module: nn.Module, encoder: Encoder, architecture: Architecture, inpu
             )
     if reason is not None:
         shutil.rmtree(folder, ignore_errors=True)
-        _write_weights(module, inputs, folder)
+        _write_weights(module, module, inputs, folder)
+    return _described(folder, PROGRAM if reason is None else WEIGHTS, encoder, architecture)
+
+
+def _export_folds(
+    module: nn.Module, encoder: Encoder, architecture: Architecture, inputs: Tensor, folder: Path
+) -> Export:
+    """Write the networks of all folds as the tensors of one; each must come back from kind and arguments."""
+    alone = architecture.model_copy(update={"folds": None})
+    for network in module.children():
+        found = _differs(network, inputs, partial(rebuild, alone, network.state_dict()))
+        if found is not None:
+            raise ConfigError(
+                f"backbone {architecture.kind!r} cannot be exported in folds",
+                expected="a network that kind and arguments bring back",
+                found=found,
+                where="backbone.training.folds",
+                remedy="keep everything that training changes in parameters and buffers, or remove folds",
+            )
+    _write_weights(module, next(module.children()), inputs, folder)
+    return _described(folder, WEIGHTS, encoder, architecture)
+
+
+def _described(folder: Path, weights: str, encoder: Encoder, architecture: Architecture) -> Export:
+    """The files with scaling and architecture beside them."""
     (folder / SCALING).write_bytes(encoder_json(encoder))
     (folder / ARCHITECTURE).write_bytes(architecture.to_json())
-    return Export(folder, folder / "data" / (PROGRAM if reason is None else WEIGHTS), architecture)
+    return Export(folder, folder / "data" / weights, architecture)
 
 
 def _write_program(module: nn.Module, inputs: Tensor, folder: Path) -> str | None:
@@ -105,14 +132,14 @@ def _write_program(module: nn.Module, inputs: Tensor, folder: Path) -> str | Non
     return _differs(module, inputs, lambda: load_program(folder / "data" / PROGRAM).module())
 
 
-def _write_weights(module: nn.Module, inputs: Tensor, folder: Path) -> None:
+def _write_weights(module: nn.Module, called: nn.Module, inputs: Tensor, folder: Path) -> None:
     from mlflow.models import Model
     from safetensors.torch import save_file
 
     (folder / "data").mkdir(parents=True)
     weights = {name: weight.detach().cpu().contiguous().clone() for name, weight in module.state_dict().items()}
     save_file(weights, folder / "data" / WEIGHTS)
-    described = Model(signature=_signature(module, inputs))
+    described = Model(signature=_signature(called, inputs))
     described.add_flavor(FLAVOR, data=f"data/{WEIGHTS}", architecture=ARCHITECTURE, scaling=SCALING)
     described.save(str(folder / "MLmodel"))
 

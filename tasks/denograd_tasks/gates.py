@@ -52,6 +52,15 @@ class Measured:
         """Whether nothing is demanded of the value."""
         return self.minimum is None and self.maximum is None
 
+    @property
+    def within(self) -> bool:
+        """Whether the value is within its bounds; one that is not a finite number is not."""
+        if self.value is None or not math.isfinite(self.value):
+            return False
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return low <= self.value <= high
+
 
 def judge(title: str, measured: Sequence[Measured], store: Store, folder: str) -> tuple[list[Gate], tuple[File, ...]]:
     """Assert every bound, and write Data Docs to a folder of the store.

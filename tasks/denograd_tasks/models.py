@@ -2,7 +2,8 @@
 
 The weights are in a program of `torch.export`, or where that cannot follow a network, in safetensors. Our own networks
 are constructed again and take the weights out of either; a user's network runs as its program, so that reading it back
-needs none of the user's code, and is constructed again where there is no program.
+needs none of the user's code, and is constructed again where there is no program. The networks of several folds are
+always in safetensors, one beside the other, and constructed again.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def load_module(path: Path, architecture: Architecture, device: str) -> nn.Modul
 
 
 def rebuild(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
-    """The network constructed again, with these weights, in evaluation mode.
+    """The network constructed again, with these weights, in evaluation mode; with folds, the list of them.
 
     Raises:
         ConfigError: If the user's code has changed since, or is gone.
@@ -126,6 +127,10 @@ def rebuild(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Mod
 
     from denograd_engine.backbones import build
 
+    if architecture.folds is not None:
+        alone = architecture.model_copy(update={"folds": None})
+        parts = (_of_fold(weights, number) for number in range(architecture.folds))
+        return torch.nn.ModuleList([rebuild(alone, part) for part in parts]).eval()
     if is_custom(architecture.kind) and source_digest(architecture.kind, BACKBONE) != architecture.source:
         raise ConfigError(
             f"the source of backbone {architecture.kind!r} has changed since it was trained",
@@ -146,6 +151,11 @@ def rebuild(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Mod
             "the weights do not fit the network", found=str(error).splitlines()[0][:200], where=architecture.kind
         ) from None
     return module.eval()
+
+
+def _of_fold(weights: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): values for name, values in weights.items() if name.startswith(prefix)}
 
 
 def weights_in(path: Path) -> dict[str, Tensor]:

@@ -12,11 +12,12 @@ class NoisyColumn(BaseModel):
     """What a posterior model knows of a column, in the column's own unit.
 
     Attributes:
-        noise: Standard deviation of the noise that it takes out.
+        noise: Standard deviation of the noise that it takes out, faults apart.
         declared: The one that was declared, None if it was estimated. What the data do not allow of it was cut off.
         bound: Standard deviation of what the other cells do not explain: the noise is not larger.
         skill: Held-out share of the variance that is explained without the cell itself.
         gain: Root mean squared error that is left, estimated without clean data, over the noise: 1 gains nothing.
+        faults: Share of its cells that are faulty; None if none were looked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,7 @@ class NoisyColumn(BaseModel):
     bound: float
     skill: float
     gain: float
+    faults: float | None = None
 
 
 def noise_left_in_words(left: Mapping[str, float]) -> str:
@@ -39,6 +41,18 @@ def noise_left_in_words(left: Mapping[str, float]) -> str:
     worst = max(left, key=lambda name: left[name])
     mean = f"{sum(left.values()) / len(left):.0%}"
     return mean if len(left) == 1 else f"{mean} (most in {worst}: {left[worst]:.0%})"
+
+
+def faults_in_words(found: Mapping[str, float], rows: int) -> str:
+    """How many cells are faulty, and the column with the most.
+
+    >>> faults_in_words({"a": 3.0, "b": 1.0}, rows=100)
+    '4 cells (2.0%, most in a: 3)'
+    """
+    if not any(found.values()):
+        return "none"
+    worst, total = max(found, key=lambda name: found[name]), sum(found.values())
+    return f"{total:,.0f} cells ({total / (rows * len(found)):.1%}, most in {worst}: {found[worst]:,.0f})"
 
 
 def step_in_words(length: float) -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from denograd_tasks.adoption import ModelVersion, adopt_posterior
 from denograd_tasks.noisy import NoisyColumn
 from denograd_tasks.posteriors import put_model, write_model
 from denograd_tasks.progress import listener
@@ -51,6 +52,42 @@ def fit_tracked(
     with fluent(uri):
         model_id = log_model_folder(server, experiment, run_id, folder / "model")
         version = register(server, settings.dataset, f"models:/{model_id}", run_id, model_id)
+    record = _record(server, run_id, model, folder / "model", digest, model_id, settings)
+    points = tuple((percent, loss, None) for percent, loss in curve.points)
+    return record.model_copy(update={"model_uri": f"models:/{settings.dataset}/{version}", "history": points})
+
+
+def adopt_tracked(
+    server: MlflowClient, run_id: str, frame: pd.DataFrame, settings: Settings, version: ModelVersion, folder: Path
+) -> TrainedBackbone:
+    """Take a posterior model that was fitted elsewhere, and keep it in the publishing root.
+
+    Args:
+        server: Where the run is.
+        run_id: The run.
+        frame: The observed data.
+        settings: The configuration.
+        version: The model.
+        folder: For files on their way.
+    """
+    server.log_param(run_id, "kind", version.uri)
+    (folder / "found").mkdir()
+    model = adopt_posterior(settings.tracking.uri, version, folder / "found", schema_of(frame, settings))
+    digest = write_model(model, folder / "model")
+    record = _record(server, run_id, model, folder / "model", digest, version.model_id, settings)
+    return record.model_copy(update={"model_uri": version.uri, "adopted": True})
+
+
+def _record(
+    server: MlflowClient,
+    run_id: str,
+    model: Posterior,
+    folder: Path,
+    digest: str,
+    model_id: str | None,
+    settings: Settings,
+) -> TrainedBackbone:
+    """Write down what is known of the model, and keep its files in the publishing root."""
     columns = _noisy(model)
     for name, column in columns.items():
         for metric in ("skill", "gain", "noise", "bound"):
@@ -59,20 +96,20 @@ def fit_tracked(
     unexplained = [max(0.0, 1 - column.skill) for column in columns.values()]
     return TrainedBackbone(
         root=settings.publish.root,
-        files=put_model(open_store(settings.publish.root), folder / "model", f"{settings.dataset}/models/{digest}"),
+        files=put_model(open_store(settings.publish.root), folder, f"{settings.dataset}/models/{digest}"),
         architecture=Architecture(
             kind=POSTERIOR,
-            arguments={name: value for name, value in vars(fit).items() if name != "seed"},
+            arguments={name: value for name, value in vars(model.fit).items() if name != "seed"},
             input_shape=(),
             outputs=len(model.refined),
         ),
-        model_uri=f"models:/{settings.dataset}/{version}",
+        model_uri="",
         run_id=run_id,
-        tracking_uri=uri,
+        tracking_uri=settings.tracking.uri,
         digest=digest,
         skill={name: column.skill for name, column in columns.items()},
         residual_scale=math.sqrt(sum(unexplained) / max(1, len(unexplained))),
-        history=tuple((percent, loss, None) for percent, loss in curve.points),
+        history=(),
         columns=columns,
     )
 
@@ -86,6 +123,7 @@ def _noisy(model: Posterior) -> dict[str, NoisyColumn]:
             bound=column.bound,
             skill=column.skill,
             gain=column.gain,
+            faults=column.faults,
         )
         for name, column in model.columns.items()
         if column.noise is not None

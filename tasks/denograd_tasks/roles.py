@@ -28,7 +28,7 @@ def schema_of(frame: pd.DataFrame, settings: Settings) -> Schema:
         target=columns.target,
         features=columns.feature,
         frozen=columns.frozen,
-        ignored=columns.ignored,
+        ignored=(*columns.ignored, *(name for name in columns.key if name not in columns.frozen)),
         bounds=columns.bounds,
         series=series,
         noise=columns.noise,
@@ -45,14 +45,15 @@ def training_of(settings: Settings) -> Training:
     """How the backbone is fitted."""
     from denograd_engine.training import Training
 
-    return Training(**settings.backbone.training.model_dump(), seed=settings.seed, device=settings.device)
+    plain = settings.backbone.training.model_dump(exclude={"folds"})
+    return Training(**plain, seed=settings.seed, device=settings.device)
 
 
 def fit_of(settings: Settings) -> Fit:
     """How the model of rule `posterior` is fitted."""
     from denograd_engine.posterior.fitting import Fit
 
-    return Fit(**fit_arguments(settings), seed=settings.seed % SEEDS)
+    return Fit(**fit_arguments(settings), faults=settings.refine.faults, seed=settings.seed % SEEDS)
 
 
 def refining_of(settings: Settings) -> Refining:
@@ -60,7 +61,7 @@ def refining_of(settings: Settings) -> Refining:
     from denograd_engine.refinement import Refining
     from denograd_engine.smoothing import Smoothing
 
-    plain = settings.refine.model_dump(exclude=set(OF_POSTERIORS))
+    plain = settings.refine.model_dump(exclude={*OF_POSTERIORS, "strength"})
     chosen = chosen_rule(settings)
     plain["rule"] = chosen.rule
     if chosen.posterior:

@@ -16,7 +16,7 @@ SUPERVISED = "denograd"
 """What `auto` comes to where `posterior` has nothing to go on."""
 OF_STEPS = ("tau", "eta", "max_epochs", "refine_targets", "batch_size", "deadline", "smoothing")
 """Settings of rules that go step by step, and by a network's prediction of the target."""
-OF_POSTERIORS = ("uncertainty", "draw")
+OF_POSTERIORS = ("uncertainty", "draw", "faults")
 AXIS = ("time", "entity", "max_gap")
 """Settings of a series that a posterior model knows: it has no windows."""
 LIMITS: dict[str, dict[str, float]] = {
@@ -75,8 +75,9 @@ class Conflict:
 def chosen_rule(settings: Settings) -> Chosen:
     """The rule that these settings mean.
 
-    `auto` is `posterior` where the noise of any column is declared, unless the settings describe a backbone, which only
-    the other rules have.
+    `auto` is `posterior` where it has something to go on: declared noise, faults to look for, or a series, whose noise
+    can be estimated. It is `denograd` in other tables, and wherever the settings describe a backbone, which `posterior`
+    does not have; in a series without declared noise, also where they describe windows or steps.
     """
     if settings.refine.rule != AUTO:
         return Chosen(settings.refine.rule, "set in refine.rule")
@@ -84,9 +85,17 @@ def chosen_rule(settings: Settings) -> Chosen:
     if network:
         return Chosen(SUPERVISED, f"backbone.{network[0]} is set")
     count = len(settings.columns.noise)
-    if not count:
+    if count:
+        return Chosen(POSTERIOR, f"columns.noise declares that of {count} column{'s' if count > 1 else ''}")
+    if settings.refine.faults:
+        return Chosen(POSTERIOR, "refine.faults looks for faulty cells")
+    if settings.series is None:
         return Chosen(SUPERVISED, "columns.noise declares none")
-    return Chosen(POSTERIOR, f"columns.noise declares that of {count} column{'s' if count > 1 else ''}")
+    windows = [f"series.{name}" for name in _set(settings.series) if name not in AXIS]
+    steps = [f"refine.{name}" for name in _set(settings.refine) if name in OF_STEPS]
+    if windows or steps:
+        return Chosen(SUPERVISED, f"{(windows + steps)[0]} is set")
+    return Chosen(POSTERIOR, "the noise of a series can be estimated")
 
 
 def conflict_in(settings: Settings) -> Conflict | None:
@@ -111,14 +120,32 @@ def conflict_in(settings: Settings) -> Conflict | None:
             f"rule {chosen}",
             f"{targets}remove it, or use refine.rule: {SUPERVISED}",
         )
-    if not settings.columns.noise and settings.series is None:
+    if not (settings.columns.noise or refine.faults) and settings.series is None:
         return Conflict(
             f"columns.noise: in a table, rule {POSTERIOR} takes out declared noise, and none is declared",
             "the standard deviation of the measurement noise of at least one refined column, in its own unit",
             None,
-            f"declare it, such as columns.noise: {{temperature: 0.5}}, or use refine.rule: {SUPERVISED}",
+            f"declare it, such as columns.noise: {{temperature: 0.5}}, set refine.faults to look for faulty cells alone, or "
+            f"use refine.rule: {SUPERVISED}",
         )
     return _arguments(refine)
+
+
+def key_conflict(settings: Settings) -> Conflict | None:
+    """What keeps the rows of these settings from being told apart, where that is asked for."""
+    if settings.series is not None and settings.columns.key:
+        return Conflict(
+            "columns.key: the steps of a series are told apart by time and entity",
+            "no key, or no series section",
+            remedy="remove it; series.entity names the columns that tell several series apart",
+        )
+    if settings.mode == "append" and settings.series is None and not settings.columns.key:
+        return Conflict(
+            "mode: append has nothing to tell the rows of a table apart by",
+            "columns.key, the column or columns whose values no two rows share",
+            remedy="name them, such as columns.key: id, or use mode: full",
+        )
+    return None
 
 
 def _needs_posterior(refine: RefineSettings, chosen: Chosen) -> Conflict | None:
@@ -126,7 +153,7 @@ def _needs_posterior(refine: RefineSettings, chosen: Chosen) -> Conflict | None:
     if not asked:
         return None
     return Conflict(
-        f"refine.{asked[0]}: only rule {POSTERIOR} knows how sure it is of a cell",
+        f"refine.{asked[0]}: only rule {POSTERIOR} knows how probable a cell is",
         f"rule {POSTERIOR}",
         f"rule {chosen}",
         f"declare columns.noise and use refine.rule: {POSTERIOR}, or remove it",
@@ -159,7 +186,7 @@ def _fit_model() -> type[BaseModel]:
     taken: dict[str, Any] = {
         one.name: (hints[one.name], Field(one.default, **LIMITS.get(one.name, {})))  # type: ignore[call-overload]
         for one in fields(Fit)
-        if one.name != "seed"
+        if one.name not in ("seed", "faults")
     }
     return create_model("Arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **taken)
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from denograd_engine.errors import ServiceError
+from denograd_tasks.blocks import DenogradTracking, referred
+from denograd_tasks.settings import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,16 +43,27 @@ def tracking_errors(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError) as error:
         raise ServiceError(
             "the MLflow tracking server does not answer as it should",
-            found=str(error).splitlines()[0][:400],
-            where=uri,
+            found=without_credentials(str(error).splitlines()[0])[:400],
+            where=without_credentials(uri),
             remedy="check tracking.uri, and that the server is up",
         ) from error
+
+
+def address_of(uri: str) -> str:
+    """What MLflow is told: of `block:NAME` the block's URI, whose credentials go along with requests from now on."""
+    block = referred(DenogradTracking, uri, "tracking.uri")
+    if block is None:
+        return uri
+    from denograd_tasks.tracking_auth import remember
+
+    remember(block)
+    return block.uri
 
 
 def client(uri: str) -> MlflowClient:
     """A client for this server; an SQLite store's folder is created first."""
     with _CONNECTING:
-        return _connect(uri)
+        return _connect(address_of(uri))
 
 
 @cache
@@ -80,7 +93,7 @@ def fluent(uri: str) -> Iterator[None]:
 
     with _LENT:
         before, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
-        mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(address_of(uri))
         try:
             yield
         finally:
@@ -128,9 +141,9 @@ def experiment_of(uri: str, dataset: str) -> str:
         found = server.get_experiment_by_name(dataset)
         if found is not None:
             return str(found.experiment_id)
-        location = None
-        if uri.startswith("sqlite:///"):
-            location = (Path(uri.removeprefix("sqlite:///")).parent / "artifacts" / dataset).absolute().as_uri()
+        location, address = None, address_of(uri)
+        if address.startswith("sqlite:///"):
+            location = (Path(address.removeprefix("sqlite:///")).parent / "artifacts" / dataset).absolute().as_uri()
         return str(server.create_experiment(dataset, artifact_location=location))
 
 

@@ -145,7 +145,7 @@ def clean(prefect_api):
             if verdict.passed:
                 version = run(publish, snapshot, checked, backbone, refined, verdict, page, settings)
             else:
-                kept = run(quarantine, refined, verdict, page, settings)
+                kept = run(quarantine, snapshot, checked, backbone, refined, verdict, page, settings)
             return SimpleNamespace(
                 settings=settings,
                 snapshot=snapshot,
@@ -232,3 +232,51 @@ def series_run(clean, make_settings):
             backbone={"arguments": {"hidden": 16}, "training": {"epochs": 8, "batch_size": 64}},
         )
     )
+
+
+@pytest.fixture(scope="session")
+def audited(clean, make_settings, tmp_path_factory):
+    """Four signed versions: two by steps, one by posteriors, one of other data; and a run that was refused.
+
+    To be copied before anything is changed.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    folder = tmp_path_factory.mktemp("audited")
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(pem)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "public.pem").write_bytes(public)
+    generator = np.random.default_rng(0)
+    signal, noise = generator.normal(size=200), generator.normal(size=(3, 200))
+    table = pa.table(
+        {
+            "id": pa.array(1000 + generator.permutation(200)),
+            "when": pa.array(np.arange(200) * 3600, pa.timestamp("s", "Europe/Vienna")),
+            "site": generator.choice(["north", "south"], 200),
+            **{name: signal + 0.3 * one for name, one in zip("aby", noise, strict=True)},
+        }
+    )
+    later = table.slice(20).set_column(3, "a", pa.array(table["a"].to_numpy()[20:] + 0.01 * (np.arange(180) % 2)))
+    (folder / "later").mkdir()
+    pq.write_table(later, folder / "later" / "data.parquet")
+    columns = {"target": "y", "ignored": "id"}
+    noisy = columns | {"noise": dict.fromkeys("aby", 0.3)}
+    quick = {"arguments": {"folds": 2, "fewest_steps": 20, "most_steps": 40, "hidden": 16}}
+
+    def run(**changes):
+        root = {"root": str(folder / "published data"), "sign_with": str(folder / "key.pem")}
+        return clean(make_settings(table, folder, **{"columns": columns, "publish": root} | changes))
+
+    runs = [
+        run(),
+        run(refine={"max_epochs": 15, "tau": 0.2}),
+        run(columns=noisy, backbone={}, refine=quick),
+        run(source=str(folder / "later" / "data.parquet")),
+    ]
+    refused = run(refine={"max_epochs": 15, "tau": 0.2}, gates={"swd": {"max": 1e-9}})
+    assert [one.version.number for one in runs] == [1, 2, 3, 4]
+    assert refused.kept
+    return SimpleNamespace(folder=folder, root=str(folder / "published data"), public=folder / "public.pem", runs=runs)

@@ -57,6 +57,13 @@ def test_what_could_not_be_measured_fails(store):
     assert "Successful Expectations 0 " in visible(store.read(docs[0].path).decode())
 
 
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -1.0, 0.0, 0.15, 1.0, math.nextafter(1.0, 2), 5.0])
+@pytest.mark.parametrize("bounds", [{"minimum": 0}, {"maximum": 1}, {"minimum": 0.15, "maximum": 1}, {}])
+def test_a_value_is_within_its_bounds_where_great_expectations_says_so(store, value, bounds):
+    measured = Measured("gate", value, **bounds)
+    assert verdicts(store, measured) == [measured.within]
+
+
 def test_a_value_without_bounds_passes(store):
     gates, _ = judge("gates", [Measured("free", 1e9)], store, "set/evidence")
     assert (gates[0].passed, gates[0].bound) == (True, "none")

@@ -31,7 +31,27 @@ def refusal(**changes):
         ({}, "posterior", "columns.noise declares that of 2 columns"),
         ({"columns": {"target": "y", "noise": {"a": 1}}}, "posterior", "columns.noise declares that of 1 column"),
         ({"columns": {"target": "y"}}, "denograd", "columns.noise declares none"),
-        ({"columns": {"target": "y"}, "series": {"time": "t"}}, "denograd", "columns.noise declares none"),
+        (
+            {"columns": {"target": "y"}, "series": {"time": "t"}},
+            "posterior",
+            "the noise of a series can be estimated",
+        ),
+        (
+            {"columns": {"target": "y"}, "series": {"time": "t", "max_gap": "2h", "window": 24}},
+            "posterior",
+            "the noise of a series can be estimated",
+        ),
+        ({"columns": {"target": "y"}, "series": {"time": "t", "window": 12}}, "denograd", "series.window is set"),
+        (
+            {"columns": {"target": "y"}, "series": {"time": "t"}, "refine": {"tau": 0.2}},
+            "denograd",
+            "refine.tau is set",
+        ),
+        (
+            {"columns": {"target": "y"}, "refine": {"faults": True}},
+            "posterior",
+            "refine.faults looks for faulty cells",
+        ),
         ({"backbone": {"kind": "mlp"}}, "denograd", "backbone.kind is set"),
         ({"backbone": {"arguments": {"hidden": [8]}}}, "denograd", "backbone.arguments is set"),
         ({"backbone": {"training": {"epochs": 3}}}, "denograd", "backbone.training is set"),
@@ -80,10 +100,10 @@ def test_a_table_needs_declared_noise():
     assert "none is declared" in refusal(columns={"target": "y"}, refine={"rule": "posterior"}).problem
 
 
-@pytest.mark.parametrize("name", ["uncertainty", "draw"])
+@pytest.mark.parametrize("name", ["uncertainty", "draw", "faults"])
 def test_only_posteriors_have_uncertainties(name):
-    for changes in ({"columns": {"target": "y"}}, {"backbone": {"kind": "mlp"}}):
-        error = refusal(refine={name: True}, **changes)
+    for changes in ({"refine": {"rule": "denograd"}, "columns": {"target": "y"}}, {"backbone": {"kind": "mlp"}}):
+        error = refusal(**{**changes, "refine": {**changes.get("refine", {}), name: True}})
         assert error.problem.startswith(f"refine.{name}: only rule posterior")
         assert "denograd" in error.found
     assert getattr(settings(refine={name: True}).refine, name)

@@ -30,12 +30,13 @@ class ColumnUncertainty:
 
     Attributes:
         name: The column.
-        noise: Standard deviation of the noise that was taken out.
+        noise: Standard deviation of the errors that were taken out.
         declared: The one that was declared; None if it was estimated.
         std: Root mean square of the posterior standard deviations of its cells.
         left: Share of the noise that is left, estimated without clean data.
         correction: Root mean square of its corrections.
         expected: The one that noise and posterior imply.
+        faults: Number of its cells that are probably faulty.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ColumnUncertainty:
     left: float
     correction: float
     expected: float
+    faults: float = 0
 
     @property
     def cut_off(self) -> bool:
