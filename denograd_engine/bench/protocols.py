@@ -96,6 +96,8 @@ def _intervals(trial: Trial, refined: pd.DataFrame, std: pd.DataFrame) -> Figure
     clean standard deviations.
     """
     names = [name for name in (*trial.features, *trial.targets) if name in std.columns]
+    if not names:
+        return {}
     truth, center, spread = (_numbers(frame, names) for frame in (trial.train, refined, std))
     known = np.isfinite(truth) & np.isfinite(spread)
     inside = np.abs(truth - center) <= Z90 * spread

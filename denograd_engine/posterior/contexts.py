@@ -38,6 +38,7 @@ class Contexts:
         runs: Length of each unbroken run of a series; None for a table.
         lags: Steps of the context, counted from the item; 0 is among them.
         order: Shape (items,): row in the table that each item comes from.
+        classes: How many numbers at the end of `beside` hold the class.
     """
 
     cells: Tensor
@@ -47,6 +48,7 @@ class Contexts:
     runs: tuple[int, ...] | None
     lags: tuple[int, ...]
     order: NDArray[np.int64]
+    classes: int = 0
 
     @classmethod
     def of(cls, frame: pd.DataFrame, encoder: Encoder, device: torch.device, lags: tuple[int, ...] = ALONE) -> Contexts:
@@ -78,6 +80,7 @@ class Contexts:
             runs=None if layout is None else layout.runs,
             lags=lags,
             order=order,
+            classes=0 if classes is None else classes.shape[1],
         )
 
     def __len__(self) -> int:

@@ -21,6 +21,8 @@ from denograd_engine.workers import workers_on
 INNER = 5
 """Parts of a training set whose linear predictions are each learnt on the others, as in use."""
 ITEMS_A_STEP = 256
+LONGER_FOR_FAULTS = 3
+"""Times as many steps: a fault stands out only once the mixtures are narrow."""
 HIDDEN_SHARE = {"table": 0.5, "series": 0.25}
 """Share of the training items in which more is hidden than is missing anyway."""
 MASKS = 4
@@ -78,7 +80,8 @@ class Fit:
 
     def steps(self, items: int) -> int:
         """Steps of the optimiser for so many items."""
-        return max(self.fewest_steps, min(self.most_steps, self.passes * items // ITEMS_A_STEP))
+        longer = LONGER_FOR_FAULTS if self.faults else 1
+        return min(self.most_steps, longer * max(self.fewest_steps, self.passes * items // ITEMS_A_STEP))
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,12 @@ class Task:
     faults: Faults | None = None
 
     def of_targets(self, contexts: Contexts) -> Tensor:
-        """Which numbers of a context are targets, shape (D,)."""
+        """Which numbers of a context are targets, or hold the class, shape (D,)."""
         cells = torch.zeros(contexts.cells.shape[1], dtype=torch.bool, device=self.noise.device)
         cells[list(self.targets)] = True
-        return torch.cat([cells.repeat(len(contexts.lags)), cells.new_zeros(contexts.beside.shape[1])])
+        beside = cells.new_zeros(contexts.beside.shape[1])
+        beside[len(beside) - contexts.classes :] = True
+        return torch.cat([cells.repeat(len(contexts.lags)), beside])
 
     def shape(self, contexts: Contexts, fit: Fit) -> Shape:
         """What the linear part is asked."""

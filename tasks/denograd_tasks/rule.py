@@ -90,7 +90,7 @@ def chosen_rule(settings: Settings) -> Chosen:
     if settings.refine.faults:
         return Chosen(POSTERIOR, "refine.faults looks for faulty cells")
     if settings.series is None:
-        return Chosen(SUPERVISED, "columns.noise declares none")
+        return Chosen(SUPERVISED, "columns.noise declares none, which posterior would need")
     windows = [f"series.{name}" for name in _set(settings.series) if name not in AXIS]
     steps = [f"refine.{name}" for name in _set(settings.refine) if name in OF_STEPS]
     if windows or steps:
@@ -125,8 +125,8 @@ def conflict_in(settings: Settings) -> Conflict | None:
             f"columns.noise: in a table, rule {POSTERIOR} takes out declared noise, and none is declared",
             "the standard deviation of the measurement noise of at least one refined column, in its own unit",
             None,
-            f"declare it, such as columns.noise: {{temperature: 0.5}}, set refine.faults to look for faulty cells alone, or "
-            f"use refine.rule: {SUPERVISED}",
+            "declare it, such as columns.noise: {temperature: 0.5}, set refine.faults to look for faulty cells alone, "
+            f"or use refine.rule: {SUPERVISED}",
         )
     return _arguments(refine)
 

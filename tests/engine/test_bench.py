@@ -196,6 +196,13 @@ def test_doing_nothing_scores_one(kind, request):
     assert figures["noisy_inputs/knn"] == figures["refined_inputs/knn"] > figures["clean_test/ridge"]
 
 
+def test_where_nothing_is_refined_there_are_no_intervals(table):
+    trial = contaminate(table, Noise(), 0)
+    none = trial.train[[]]
+    figures = measure(trial, truth(trial, none), 0, ("ridge",))
+    assert not any(name.startswith(("coverage", "width")) for name in figures)
+
+
 @pytest.mark.parametrize("kind", ["table", "series"])
 def test_the_truth_scores_zero_and_downstream_as_clean(kind, request):
     case = request.getfixturevalue(kind)

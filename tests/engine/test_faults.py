@@ -19,8 +19,8 @@ from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
 from denograd_engine.posterior.saving import from_plain, to_plain
 
-QUICK = Fit(folds=3, hidden=64, fewest_steps=200, most_steps=200, faults=True)
-SMALL = replace(QUICK, hidden=16, fewest_steps=60, most_steps=60)
+QUICK = Fit(folds=3, hidden=64, fewest_steps=70, most_steps=200, faults=True)
+SMALL = replace(QUICK, hidden=16, fewest_steps=20, most_steps=60)
 NAMES = ["a", "b", "c", "d"]
 
 

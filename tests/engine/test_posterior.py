@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -192,14 +193,18 @@ class TestFitting:
         assert result["b"].dtype == "int64"
         assert result["a"].min() >= low - 1e-9
 
-    def test_classes_are_evidence_and_stay(self):
+    @pytest.mark.parametrize("informs", [True, None], ids=["evidence", "default"])
+    def test_classes_stay_and_are_evidence_where_targets_are(self, informs):
         frame = factors().drop(columns="kind").assign(y=lambda table: np.where(table["a"] > 3, "high", "low"))
         noisy = add_gaussian_noise(frame, ["b", "c"], NOISE, seed=0)
         noise = {name: NOISE * float(frame[name].std()) for name in ("b", "c")}
         schema = infer_schema(frame, target="y", noise=noise)
-        result = clean(noisy, fit_posterior(noisy, schema, QUICK, "cpu"), "cpu")
+        model = fit_posterior(noisy, schema, replace(QUICK, target_informs=informs), "cpu")
+        result = clean(noisy, model, "cpu")
         assert recovery(frame, noisy, result.frame, ["b", "c"], []).features < 0.9
         pd.testing.assert_series_equal(result.frame["y"], noisy["y"])
+        turned = clean(noisy.assign(y=np.where(noisy["y"] == "high", "low", "high")), model, "cpu").frame
+        assert turned[["b", "c"]].equals(result.frame[["b", "c"]]) == (informs is None)
 
 
 class TestSeries:

@@ -261,6 +261,27 @@ def test_uncertainties_are_published_on_demand_and_fit_nothing_anew(cleaned_tabl
     assert '<section id="uncertainty">' in Store(run.page.root).read(run.page.page.path).decode()
 
 
+def test_faults_are_repaired_counted_and_kept_without_declared_noise(clean, posterior_settings, tmp_path):
+    table = make_table()
+    spikes = table["a"].to_numpy().copy()
+    spikes[::30] += 20.0
+    table = table.set_column(0, "a", pa.array(spikes))
+    columns = {"target": "y", "ignored": "id"}
+    longer = {**QUICK, "fewest_steps": 60, "most_steps": 200}
+    gates = {name: {"severity": "warning"} for name in ("swd", "rho", "std_ratio", "correlation_change")}
+    refine = {"faults": True, "arguments": longer}
+    run = clean(posterior_settings(table, tmp_path, columns=columns, refine=refine, gates=gates))
+    assert [Path(file.path).name for file in run.refined.evidence] == ["rows.parquet", "std.parquet", "faults.parquet"]
+    faults = read_table(Store(run.refined.root), run.refined.file("faults.parquet").path)
+    assert run.refined.columns["a"]["faults"] == sum(faults["a"].to_pylist())
+    found = np.flatnonzero(faults["a"].to_numpy())
+    assert len(set(found) & set(range(0, 300, 30))) >= 5
+    assert np.abs(published(run)["a"].to_numpy() - spikes)[found].mean() > 10
+    page = Store(run.page.root).read(run.page.page.path).decode()
+    assert "Faulty cells" in page
+    assert "posterior (refine.faults looks for faulty cells)" in page
+
+
 def test_a_name_that_is_taken_is_refused_before_anything_is_fitted(cleaned_table, posterior_settings, tmp_path):
     from denograd_tasks import ingest
 

@@ -30,7 +30,7 @@ def refusal(**changes):
     [
         ({}, "posterior", "columns.noise declares that of 2 columns"),
         ({"columns": {"target": "y", "noise": {"a": 1}}}, "posterior", "columns.noise declares that of 1 column"),
-        ({"columns": {"target": "y"}}, "denograd", "columns.noise declares none"),
+        ({"columns": {"target": "y"}}, "denograd", "columns.noise declares none, which posterior would need"),
         (
             {"columns": {"target": "y"}, "series": {"time": "t"}},
             "posterior",
