@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 export PYTHONWARNINGS ?=
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup demo stack stack-down test check bench lock wheel clean
+.PHONY: help setup demo stack stack-down test test-all check bench lock wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -34,8 +34,11 @@ stack: $(READY) ## Start Prefect, MLflow and a worker on PostgreSQL (DATABASE=sq
 stack-down: $(READY) ## End what `make stack` started, and nothing else; its data stay
 	@$(BIN)/python -m infra.stack down --folder $(STACK)
 
-test: $(READY) ## Run all tests
+test: $(READY) ## Run the tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs $(ARGS)
+
+test-all: ## Run all tests and those that take long: kills at many instants of every stage
+	@$(MAKE) --no-print-directory test ARGS="-m '' $(ARGS)"
 
 check: $(READY) ## Lint, type-check and enforce the architecture
 	@$(BIN)/ruff check .

@@ -25,7 +25,7 @@ BELIEVED = 100
 """Cells that what is assumed beforehand counts for."""
 SMALLEST = 0.5
 """Least variance of the error of a faulty cell."""
-STUCK = 0.01
+STUCK = 1e-6
 """Stretches of one value, as long as a stuck one, of which chance brings fewer than this in a column."""
 RESTING = 0.01
 """Share of the other cells from which on a value is one that the column comes back to."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from prefect import Task, flow
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
+from denograd_flows.exclusion import Occupied
 from denograd_flows.leftovers import exclusive, mark_crashed
 from denograd_flows.outcome import Outcome, Refused, outcome_of
+from denograd_tasks.append import parent_of
+from denograd_tasks.audit.signing import signing_key
 from denograd_tasks.progress import listener
 from denograd_tasks.records import Record, Refined, Snapshot
 from denograd_tasks.settings import Settings
@@ -22,6 +27,7 @@ from denograd_tasks.stages.publish import publish, quarantine
 from denograd_tasks.stages.refine import refine
 from denograd_tasks.stages.report import report
 from denograd_tasks.stages.train_backbone import train_backbone
+from denograd_tasks.versions import Overtaken
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -39,7 +45,7 @@ def dataset_name() -> str:
 
 
 @flow(name="clean", flow_run_name=dataset_name, validate_parameters=True)
-def clean(settings: Settings) -> Outcome:
+def clean(settings: Settings, event: str | None = None) -> Outcome:
     """Ingest, check, train, refine, judge, report and publish.
 
     Stages whose inputs and settings have not changed are reused; what was interrupted goes on after the last finished
@@ -47,36 +53,55 @@ def clean(settings: Settings) -> Outcome:
 
     Args:
         settings: The configuration, from `load_settings` or built in code.
+        event: Id of the Prefect event of drift that the run answers, which the manifest will name.
 
     Raises:
         DataError: If the data cannot be used as they are.
         Refused: If a gate refused the result, which is then in quarantine.
+        Occupied: If another run of the data set is at work, and `on_conflict` is to cancel; the run is Cancelled.
         ServiceError: If a service does not answer.
     """
-    return run_stages(settings)
+    try:
+        return run_stages(settings)
+    except Occupied as error:
+        return Cancelled(message=error.problem, data=error)  # type: ignore[return-value]
 
 
 def run_stages(settings: Settings, truth: Truth | None = None) -> Outcome:
     """The body of the flow, to be called within one."""
+    if settings.publish.sign_with is not None:
+        signing_key(settings.publish.sign_with)  # there is none: better said before the work than after it
     with exclusive(settings):
-        run = _Stages()
-        snapshot = run(ingest, settings)
-        _name_run(settings, snapshot)
-        checked = run(check_input, snapshot, settings)
-        backbone = run(train_backbone, snapshot, settings)
-        refined = run(refine, snapshot, backbone, settings)
-        verdict = run(check_fidelity, snapshot, backbone, refined, settings)
-        known = truth(snapshot, refined) if truth else None
-        page = run(report, snapshot, backbone, refined, verdict, settings, known)
-        version = None
-        if verdict.passed:
-            version = run(publish, snapshot, checked, backbone, refined, verdict, page, settings)
-        else:
-            run(quarantine, refined, verdict, page, settings)
-        outcome = outcome_of(settings, snapshot, backbone, refined, verdict, page, version, tuple(run.reused), known)
-    if version is None:
+        outcome = None
+        while outcome is None:
+            with suppress(Overtaken):
+                outcome = _once(settings, truth)
+    if outcome.version is None:
         raise Refused(outcome)
     return outcome
+
+
+def _once(settings: Settings, truth: Truth | None) -> Outcome:
+    """All stages, once.
+
+    Raises:
+        Overtaken: If the result was to be appended to a version that is not the newest any more.
+    """
+    run = _Stages()
+    snapshot = run(ingest, settings, parent_of(settings))
+    _name_run(settings, snapshot)
+    checked = run(check_input, snapshot, settings)
+    backbone = run(train_backbone, snapshot, settings)
+    refined = run(refine, snapshot, backbone, settings)
+    verdict = run(check_fidelity, snapshot, backbone, refined, settings)
+    known = truth(snapshot, refined) if truth else None
+    page = run(report, snapshot, backbone, refined, verdict, settings, known)
+    version = None
+    if verdict.passed:
+        version = run(publish, snapshot, checked, backbone, refined, verdict, page, settings)
+    else:
+        run(quarantine, snapshot, checked, backbone, refined, verdict, page, settings)
+    return outcome_of(settings, snapshot, backbone, refined, verdict, page, version, tuple(run.reused), known)
 
 
 class _Stages:
@@ -105,6 +130,7 @@ def _name_run(settings: Settings, snapshot: Snapshot) -> None:
         return
     tag = f"dataset:{settings.dataset}"
     with get_client(sync_client=True) as server:
-        server.update_flow_run(UUID(run_id), name=snapshot.run_name(settings.dataset), tags=[tag])
+        tags = {*flow_run.get_tags(), tag}
+        server.update_flow_run(UUID(run_id), name=snapshot.run_name(settings.dataset), tags=tags)
         if not os.environ.get("PREFECT_API_URL"):
             mark_crashed(server, tag, run_id)

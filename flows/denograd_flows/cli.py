@@ -9,9 +9,9 @@ import typer
 
 from denograd_engine import __version__
 from denograd_engine.errors import ConfigError
+from denograd_flows import audit, deployments, housekeeping, watching
+from denograd_flows.options import EXIT_CODES, AsJson, Named, Root, Verbose
 from denograd_flows.shell import opened
-
-EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 refused by a gate."
 
 app = typer.Typer(
     name="denograd",
@@ -23,14 +23,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs of the libraries, and tracebacks.")]
-Named = Annotated[str, typer.Argument(metavar="NAME[@N]", help="A data set, or one of its versions.")]
-Root = Annotated[
-    str | None,
-    typer.Option("--root", help="Where versions are published; default: .denograd/published.", show_default=False),
-]
 
 
 def _print_version(asked: bool) -> None:
@@ -84,6 +76,10 @@ def run(
     config: Annotated[Path, typer.Argument(help="The configuration; write one with `denograd init`.")] = Path(
         "denograd.yaml"
     ),
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Train none: refine with NAME@champion, NAME@N as published, or models:/NAME/3."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done and reused.")] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -93,7 +89,7 @@ def run(
         from denograd_tasks.settings import load_settings
         from denograd_tasks.sources import source_files
 
-        settings = load_settings(config)
+        settings = load_settings(config, **({} if model is None else {"model": model}))
         source_files(settings.source)
         shell.prepare()
         if dry_run:
@@ -154,9 +150,12 @@ def report(
 ) -> None:
     """Print where the report of a version is, or open it."""
     with opened(as_json, verbose) as shell:
-        from denograd_flows.library import report_path
+        from denograd_flows.library import release_of, report_path
 
-        found = report_path(root, name)
+        found, released = report_path(root, name), release_of(root, name)
+        if released:
+            said = f"released by {released['by']}, {released['at']}, against its verdict: {released['reason']}"
+            typer.echo(said, err=True)
         if open_it:
             typer.launch(found)
         shell.result({"report": found}) if as_json else typer.echo(found)
@@ -264,6 +263,12 @@ def bench(
         outcome = shell.benchmark(lambda console: run_bench(load_settings(config), asked, console))
         if not outcome.worked:
             raise typer.Exit(1)
+
+
+audit.register(app)
+deployments.register(app)
+housekeeping.register(app)
+watching.register(app)
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from denograd_tasks.home import home, sweep_scratch
-from denograd_tasks.progress import listener
+from denograd_flows.exclusion import alone
+from denograd_tasks.home import sweep_scratch
 from denograd_tasks.store import open_store
 
 if TYPE_CHECKING:
@@ -22,27 +22,17 @@ OWNER = "DENOGRAD_OWNER"
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """At most one run of a data set on this machine; the kernel frees the lock of a killed one.
+    """At most one run of a data set.
 
     Once inside, half-written files of earlier runs are removed: nobody else writes them.
-    """
-    from filelock import FileLock, Timeout
 
-    folder = home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{settings.dataset}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        listener().started(f"waiting for another run of {settings.dataset}")
-        lock.acquire()
-        listener().finished(f"waiting for another run of {settings.dataset}", "", False)
-    try:
+    Raises:
+        Occupied: If there is another run, and `on_conflict` is to cancel.
+    """
+    with alone(settings.dataset, wait=settings.on_conflict == "wait"):
         sweep_scratch()
         open_store(settings.publish.root).sweep(settings.dataset)
         yield
-    finally:
-        lock.release()
 
 
 def mark_crashed(server: SyncPrefectClient, tag: str, run_id: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from denograd_tasks.home import default_root
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.versions import Manifest, datasets, history, resolve
+
+CONFIGURATION = "denograd.yaml"
 
 
 def version_rows(root: str | None, name: str | None) -> list[dict[str, Any]]:
@@ -15,7 +18,7 @@ def version_rows(root: str | None, name: str | None) -> list[dict[str, Any]]:
     Raises:
         StoreError: If the named data set does not exist.
     """
-    store = _store(root)
+    store = published(root)
     names = datasets(store) if name is None else [resolve(store, name).dataset]
     return [
         {
@@ -36,21 +39,36 @@ def version_rows(root: str | None, name: str | None) -> list[dict[str, Any]]:
 
 def find(root: str | None, name: str) -> Manifest:
     """The version called NAME or NAME@N."""
-    return resolve(_store(root), name)
+    return resolve(published(root), name)
 
 
 def data_path(root: str | None, name: str) -> str:
     """The folder of a version's Parquet files."""
-    store = _store(root)
+    store = published(root)
     file = resolve(store, name).content["files"][0]["path"]
     return store.uri(file.rsplit("/", 1)[0])
 
 
 def report_path(root: str | None, name: str) -> str:
     """The report of a version."""
-    store = _store(root)
+    store = published(root)
     return store.uri(resolve(store, name).content["report"])
 
 
-def _store(root: str | None) -> Store:
+def release_of(root: str | None, name: str) -> dict[str, Any] | None:
+    """Who published a version against its verdict, when and why; None if every gate passed."""
+    released: dict[str, Any] | None = find(root, name).content.get("released")
+    return released
+
+
+def published(root: str | None) -> Store:
+    """The publishing root that is meant: the one given, that of `denograd.yaml` in this folder, or the default.
+
+    Raises:
+        ConfigError: If that configuration cannot be used.
+    """
+    if root is None and Path(CONFIGURATION).is_file():
+        from denograd_tasks.settings import load_settings
+
+        root = load_settings(CONFIGURATION).publish.root
     return open_store(root or default_root())

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 refused by a gate, 4 not as it was published."
+    "Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 refused by a gate, 4 not as it was published, "
+    "5 the data drifted."
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]

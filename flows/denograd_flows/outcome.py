@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from denograd_engine.errors import GateRefused
+from denograd_tasks.growth import Appended
 from denograd_tasks.records import Gate, Refined, Report, Snapshot, TrainedBackbone, Verdict, Version
 from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
@@ -28,7 +29,11 @@ class Outcome(BaseModel):
         why: Why that one.
         skill: Held-out R2 of each target; with rule `posterior`, of each column with noise.
         noise_left: With rule `posterior`, the share of each column's noise that is left, estimated without clean data.
+        faults: With rule `posterior`, the number of faulty cells in each column; None if none were looked for.
         step: With rule `posterior`, how far cells went towards what their context says, in the mean: 1 is all the way.
+        strength: Share of the way that cells went.
+        strength_chosen: Whether it was chosen on one half of the rows, and the gates judged the other.
+        appended: Which rows were refined, where the version was appended to the last one.
         residual_before: Root mean squared residual, standardised; None without any.
         residual_after: After refinement.
         gates: Every gate with its value and bound.
@@ -52,7 +57,11 @@ class Outcome(BaseModel):
     why: str
     skill: dict[str, float]
     noise_left: dict[str, float] | None = None
+    faults: dict[str, float] | None = None
     step: float | None = None
+    strength: float = 1.0
+    strength_chosen: bool = False
+    appended: Appended | None = None
     residual_before: float | None
     residual_after: float | None
     gates: tuple[Gate, ...]
@@ -115,7 +124,11 @@ def outcome_of(
         why=chosen.why,
         skill=backbone.skill,
         noise_left=backbone.noise_left if chosen.posterior else None,
+        faults={name: one["faults"] for name, one in refined.columns.items()} if settings.refine.faults else None,
         step=refined.totals["eta"] if chosen.posterior else None,
+        strength=refined.strength,
+        strength_chosen=refined.strength_chosen,
+        appended=refined.appended,
         residual_before=refined.totals["residual_before"],
         residual_after=refined.totals["residual_after"],
         gates=verdict.gates,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from denograd_tasks.append import parent_of
 from denograd_tasks.keys import lookup
 from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
@@ -34,7 +35,7 @@ def plan(settings: Settings) -> list[Step]:
         DataError: If the source is absent.
     """
     steps: list[Step] = []
-    known: dict[str, Any] = {"settings": settings}
+    known: dict[str, Any] = {"settings": settings, "parent": parent_of(settings)}
     for name, stage, keep in (
         ("ingest", ingest, "snapshot"),
         ("check_input", check_input, "checked"),

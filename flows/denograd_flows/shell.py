@@ -34,15 +34,28 @@ class Shell:
     def result(self, plain: Any) -> None:
         typer.echo(json.dumps(plain, indent=1, default=str))
 
+    def show(self, found: Any, view: Callable[[Any], Any]) -> None:
+        """Print a dataclass: as JSON, or as the view makes of it."""
+        if self.as_json:
+            from pydantic import TypeAdapter
+
+            self.result(json.loads(TypeAdapter(type(found)).dump_json(found)))
+        else:
+            from denograd_flows.audit_view import print_view
+
+            print_view(view(found), self._console())
+
     def say(self, text: str) -> None:
         typer.echo(text)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Show the stages as they run; on stderr if stdout is for JSON."""
+        """Show the stages as they run, once Prefect answers; on stderr if stdout is for JSON."""
         from denograd_flows.live import LiveView
+        from denograd_flows.servers import require_prefect
         from denograd_tasks.progress import listening
 
+        require_prefect()
         with LiveView(self._console()) as view, listening(view):
             yield
 
@@ -107,9 +120,12 @@ def opened(as_json: bool, verbose: bool) -> Iterator[Shell]:
     except KeyboardInterrupt:
         typer.secho("Interrupted. The next run goes on after the last finished stage.", err=True)
         raise typer.Exit(130) from None
-    except Exception as error:
+    except Exception as raised:
         if verbose:
             raise
+        from denograd_flows.failures import named
+
+        error = named(raised)
         code = _exit_code(error)
         if isinstance(error, GateRefused) and hasattr(error, "outcome"):
             made.outcome(error.outcome)

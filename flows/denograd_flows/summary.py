@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from denograd_flows.outcome import Outcome
-from denograd_tasks.noisy import noise_left_in_words, step_in_words
+from denograd_tasks.growth import Appended
+from denograd_tasks.noisy import faults_in_words, noise_left_in_words, step_in_words
 from denograd_tasks.records import Gate
+from denograd_tasks.strength import strength_in_words
 
 if TYPE_CHECKING:
     from denograd_flows.doctor import Finding
@@ -30,7 +32,9 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(Text.assemble(("\n  " + title, f"bold {style}")), highlight=False)
     facts: dict[str, str] = {
         "rule": f"{outcome.rule}: {outcome.why}",
+        **_appended(outcome.appended),
         "rows moved": f"{outcome.moved:,} of {outcome.rows:,} ({outcome.moved / max(1, outcome.rows):.0%})",
+        **_strength(outcome.strength, outcome.strength_chosen),
         **(_of_posterior(outcome) if outcome.noise_left is not None else _of_steps(outcome)),
         **{name: f"{share:.1%}" for name, share in (outcome.noise_removed or {}).items()},
         "gates": f"{passed} of {len(outcome.gates)} passed",
@@ -42,6 +46,15 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     _print_facts({"data": short(outcome.path), "report": short(outcome.report)}, console)
 
 
+def _appended(rows: Appended | None) -> dict[str, str]:
+    return {} if rows is None else {"appended": rows.words()}
+
+
+def _strength(strength: float, chosen: bool) -> dict[str, str]:
+    words = strength_in_words(strength, chosen)
+    return {"strength": words} if words else {}
+
+
 def _of_steps(outcome: Outcome) -> dict[str, str]:
     residual = {}
     if outcome.residual_before is not None and outcome.residual_after is not None:
@@ -51,7 +64,8 @@ def _of_steps(outcome: Outcome) -> dict[str, str]:
 
 def _of_posterior(outcome: Outcome) -> dict[str, str]:
     step = {"mean step": step_in_words(outcome.step)} if outcome.moved and outcome.step is not None else {}
-    return step | {"noise left, estimated": noise_left_in_words(outcome.noise_left or {})}
+    faults = {} if outcome.faults is None else {"faulty": faults_in_words(outcome.faults, outcome.rows)}
+    return faults | step | {"noise left, estimated": noise_left_in_words(outcome.noise_left or {})}
 
 
 def _print_facts(facts: Mapping[str, str], console: Console) -> None:
@@ -125,8 +139,11 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
         "snapshot": content["source"]["snapshot"],
         "model": f"{model['kind']}, {model['uri']}, weights {model['digest'][:12]}",
         **_rule(refinement),
+        **_strength(refinement.get("strength", 1.0), refinement.get("strength_chosen", False)),
         **_left(model),
+        **_appended(Appended(**content["appended"]) if content.get("appended") else None),
         "rows moved": f"{refinement['moved']:,} of {refinement['rows']:,}",
+        **_released(content),
         "manifest": manifest.digest,
         "parent": content["parent"] or "none: the first version",
         "flow run": f"{content['run']['flow_run_name']} ({content['run']['flow_run_id']})",
@@ -142,6 +159,11 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
         value = "–" if gate.value is None else f"{gate.value:.4g}"
         gates.add_row(gate.name, value, gate.bound, gate.severity, "✓" if gate.passed else "✗")
     console.print(gates)
+
+
+def _released(content: Mapping[str, Any]) -> dict[str, str]:
+    released = content.get("released")
+    return {"released": f"by {released['by']}, {released['at']}: {released['reason']}"} if released else {}
 
 
 def _rule(refinement: Mapping[str, Any]) -> dict[str, str]:
@@ -160,8 +182,8 @@ def _left(model: Mapping[str, Any]) -> dict[str, str]:
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
     """What the doctor found."""
     for one in findings:
-        mark = ("✓", "green") if one.ok else ("✗", "red")
-        line = Text.assemble(" ", mark, f" {one.what:<20}", (one.detail, "" if one.ok else "red"))
+        sign, colour = ("✗", "red") if not one.ok else ("!", "yellow") if one.warning else ("✓", "green")
+        line = Text.assemble(" ", (sign, colour), f" {one.what:<20}", (one.detail, "" if sign == "✓" else colour))
         console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -2,8 +2,8 @@
 
     from denograd_tasks import ingest, check_input, train_backbone, refine, check_fidelity, report, publish, quarantine
 
-Also the entry point that makes this a Prefect collection. Names are imported on first use: importing the package brings
-Prefect, but neither torch nor MLflow nor Great Expectations.
+Also the entry point that makes this a Prefect collection, and the blocks in it. Other names are imported on first use:
+importing the package brings Prefect, but neither torch nor MLflow nor Great Expectations.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import prefect as prefect
+
+from denograd_tasks.blocks import DenogradStore as DenogradStore
+from denograd_tasks.blocks import DenogradTracking as DenogradTracking
 
 if TYPE_CHECKING:
     from denograd_tasks.settings import Settings as Settings
@@ -38,7 +41,7 @@ _HOME = {
     "train_backbone": "stages.train_backbone",
 }
 
-__all__ = [*_HOME]  # noqa: PLE0604
+__all__ = ["DenogradStore", "DenogradTracking", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -29,15 +29,20 @@ def scratch() -> Path:
     return folder
 
 
-def sweep_scratch() -> int:
-    """Remove the folders of processes that ended without doing so; returns how many."""
+def left_scratch() -> list[Path]:
+    """The folders of processes that ended without removing them."""
     import psutil
 
-    left = [
+    return [
         folder
         for folder in (home() / "tmp").glob("*")
         if folder.name.isdigit() and int(folder.name) != os.getpid() and not psutil.pid_exists(int(folder.name))
     ]
+
+
+def sweep_scratch() -> int:
+    """Remove the folders of processes that ended without doing so; returns how many."""
+    left = left_scratch()
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
     return len(left)

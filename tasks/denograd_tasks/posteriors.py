@@ -82,6 +82,22 @@ def load_posterior(record: TrainedBackbone, device: str) -> Posterior:
     raise damaged(record, found)
 
 
+def read_model(folder: Path) -> Posterior:
+    """A model that `write_model` wrote, on the CPU, from wherever its tensors are below the folder.
+
+    Raises:
+        StoreError, ConfigError: If it is damaged.
+    """
+    import torch
+
+    from denograd_engine.frames import Encoder
+    from denograd_engine.posterior.saving import from_plain
+
+    tensors = weights_in(next(folder.rglob(WEIGHTS)))
+    encoder = Encoder.from_dict(json.loads((folder / SCALING).read_bytes()))
+    return from_plain(_plain((folder / DESCRIPTION).read_bytes()), tensors, encoder, torch.device("cpu"))
+
+
 def _json(plain: dict[str, Any]) -> bytes:
     """As JSON, which has no word for what is not a number; columns stay in the data's order."""
     columns = {name: {key: _known(value) for key, value in one.items()} for name, one in plain["columns"].items()}

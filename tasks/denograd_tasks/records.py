@@ -13,9 +13,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from denograd_engine.user_code import is_custom
+from denograd_tasks.growth import Appended, Parent, Unsettled
 from denograd_tasks.noisy import NoisyColumn, furthest_from_one, noise_left_in_words, step_in_words
 from denograd_tasks.rule import POSTERIOR
 from denograd_tasks.store import open_store
+from denograd_tasks.strength import strength_in_words
 
 
 class File(BaseModel):
@@ -62,9 +64,10 @@ class Record(BaseModel, ABC):
 
 
 class Snapshot(Record):
-    """The input, copied once.
+    """The input, copied once; of an appended version, with what its parent was made from.
 
     Attributes:
+        parent: The version that the next one is appended to; None where all rows are refined.
         digest: sha256 over the content (see `content.py`).
         source: Where it came from, without credentials.
         rows: Number of rows.
@@ -75,13 +78,15 @@ class Snapshot(Record):
     source: str
     rows: int
     columns: tuple[tuple[str, str], ...]
+    parent: Parent | None = None
 
     def run_name(self, dataset: str) -> str:
         """What runs over this snapshot are called, in Prefect and in MLflow."""
         return f"{dataset}-{self.digest[:8]}"
 
     def describe(self) -> str:
-        return f"{self.rows:,} rows x {len(self.columns)} columns, digest {self.digest[:12]}"
+        with_parent = "" if self.parent is None else f", with those of version {self.parent.number}"
+        return f"{self.rows:,} rows x {len(self.columns)} columns{with_parent}, digest {self.digest[:12]}"
 
 
 class Gate(BaseModel):
@@ -144,6 +149,7 @@ class Architecture(BaseModel):
         source: sha256 of the source of a network of the user's own.
         rebuilt: Whether it is constructed again to take the weights; else its exported program is run.
         criterion: What it was fitted with, by name; None is the usual one.
+        folds: Networks, each fitted without one fold of the data; None is one network that saw all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -155,10 +161,12 @@ class Architecture(BaseModel):
     source: str | None = None
     rebuilt: bool = True
     criterion: str | None = None
+    folds: int | None = None
 
     def to_json(self) -> bytes:
-        """Canonical JSON."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=1).encode()
+        """Canonical JSON. Without folds it is as it was before there were any, and so are digests."""
+        plain = self.model_dump(mode="json", exclude=None if self.folds else {"folds"})
+        return json.dumps(plain, sort_keys=True, indent=1).encode()
 
 
 class TrainedBackbone(Record):
@@ -170,10 +178,11 @@ class TrainedBackbone(Record):
         run_id: The MLflow run of its training, or of its assessment if it came trained.
         tracking_uri: The MLflow server or store.
         digest: sha256 of architecture, weights and scaling.
-        skill: Held-out R2 of each target; of a posterior model, of each column with noise.
+        skill: Held-out R2 of each target; of a posterior model, of each column with noise. With folds, the mean over
+            them, each predicted by the network that did not see it.
         residual_scale: Held-out root mean squared residual, standardised.
-        history: Epoch, training loss and held-out loss, each epoch; empty if it came trained. Of a posterior model, the
-            percentage of the work, and the loss.
+        history: Epoch, training loss and held-out loss, each epoch; empty if it came trained. With folds, the mean over
+            those still learning. Of a posterior model, the percentage of the work, and the loss.
         adopted: Whether it was taken from the registry as it is.
         columns: Of a posterior model, the columns with noise.
     """
@@ -221,8 +230,11 @@ class TrainedBackbone(Record):
 
     def describe(self) -> str:
         if self.posterior:
-            return f"{POSTERIOR}, noise left, estimated: {noise_left_in_words(self.noise_left)}"
+            name = f"{self.model_uri} as it is" if self.adopted else POSTERIOR
+            return f"{name}, noise left, estimated: {noise_left_in_words(self.noise_left)}"
         name = f"{self.model_uri} as it is" if self.adopted else self.kind
+        if self.architecture.folds:
+            name += f", {self.architecture.folds} folds"
         skill = f"{name}, held-out R2 {self.mean_skill:.3f}"
         return skill + (f" after {len(self.history)} epochs" if self.history else "")
 
@@ -234,14 +246,23 @@ class Refined(Record):
         attempt: Names its folder; the same content always has the same name.
         digest: sha256 over the refined content.
         totals: `denograd_engine.Refinement.totals` as plain data.
-        columns: Of a posterior model, for each refined column its `noise`, the root mean square of the posterior `std`
-            and of the `correction`, and the correction `expected` from the first two, all in the column's unit.
+        columns: Of a posterior model, for each refined column the std of its errors, `noise`, the root mean square of
+            the posterior `std` and of the `correction`, the correction `expected` from the first two, all in the
+            column's unit, and the number of `faults` found in it.
+        strength: Share of the way that the cells went.
+        strength_chosen: Whether it was chosen on one half of the rows, so that the gates judge the other.
+        appended: Which rows were refined, where not all were.
+        unsettled: Of a series, the steps at its ends.
     """
 
     attempt: str
     digest: str
     totals: dict[str, Any]
     columns: dict[str, dict[str, float]] = Field(default_factory=dict)
+    strength: float = 1.0
+    strength_chosen: bool = False
+    appended: Appended | None = None
+    unsettled: Unsettled | None = None
 
     @property
     def data(self) -> File:
@@ -255,7 +276,9 @@ class Refined(Record):
 
     @property
     def evidence(self) -> Sequence[File]:
-        """What is kept beside the table: the summary of each row, and posterior stds that the table does not hold."""
+        """What is kept beside the table: the summary of each row, and posterior stds and faults that the
+        table does not hold.
+        """
         return self.files[1:]
 
     @property
@@ -277,10 +300,13 @@ class Refined(Record):
         return self.located() is not None and all(store.holds(file.path, file.sha256) for file in self.evidence)
 
     def describe(self) -> str:
+        if self.appended is not None:
+            return self.appended.words()
         moved = self.totals["moved"] / max(1, self.totals["rows"])
-        if self.columns:
-            return f"{moved:.0%} of the rows moved, {step_in_words(self.totals['eta'])}"
-        return f"{moved:.0%} of the rows moved in {self.totals['epochs']} epochs"
+        text = f"{moved:.0%} of the rows moved"
+        text += f", {step_in_words(self.totals['eta'])}" if self.columns else f" in {self.totals['epochs']} epochs"
+        strength = strength_in_words(self.strength, self.strength_chosen)
+        return text + (f", strength {strength}" if strength else "")
 
 
 class Verdict(Record):
@@ -291,12 +317,14 @@ class Verdict(Record):
         gates: Every gate.
         docs: Path of the Data Docs' first page, relative to the root.
         fidelity: Every measured statistic as plain data.
+        half: Whether it is of the half of the rows that the strength was not chosen on.
     """
 
     passed: bool
     gates: tuple[Gate, ...]
     docs: str
     fidelity: dict[str, Any]
+    half: bool = False
 
     @property
     def record(self) -> File:
@@ -310,6 +338,7 @@ class Verdict(Record):
     def describe(self) -> str:
         failed, warned = len(self.failed("error")), len(self.failed("warning"))
         text = f"{sum(gate.passed for gate in self.gates)} of {len(self.gates)} gates passed"
+        text += " on the other half of the rows" if self.half else ""
         if failed:
             text += f", refused by {', '.join(gate.name for gate in self.failed('error'))}"
         return text + (f", {warned} warnings" if warned else "")

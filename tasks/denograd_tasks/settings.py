@@ -23,10 +23,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from denograd_engine.errors import ConfigError
+from denograd_tasks.blocks import REFERENCE
 from denograd_tasks.home import default_root, default_tracking_uri
-from denograd_tasks.kinds import CriterionName, Kind, RuleName
+from denograd_tasks.kinds import CriterionName, Kind, RuleName, registered
 from denograd_tasks.kinds import anchored as anchored_kind
-from denograd_tasks.rule import conflict_in
+from denograd_tasks.rule import Conflict, conflict_in, key_conflict
+from denograd_tasks.schedule import ScheduleSettings
 from denograd_tasks.settings_errors import config_error
 
 
@@ -36,6 +38,13 @@ def _one_step(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         return validate(given)
     except ValidationError:
         raise PydanticCustomError("step_length", "'auto', or a number above 0") from None
+
+
+def _share_of_the_way(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(given)
+    except ValidationError:
+        raise PydanticCustomError("strength", "'auto', or a number above 0 and at most 1") from None
 
 
 def _steps_ahead(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -48,9 +57,14 @@ def _steps_ahead(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Limit = float | None
 StepLength = Annotated[Literal["auto"] | Annotated[float, Field(gt=0)], WrapValidator(_one_step)]
+Strength = Annotated[Literal["auto"] | Annotated[float, Field(gt=0, le=1)], WrapValidator(_share_of_the_way)]
 Ahead = Annotated[int, Field(ge=1)]
 Horizons = Annotated[Ahead | Annotated[tuple[Ahead, ...], Field(min_length=1)], WrapValidator(_steps_ahead)]
 Pause = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) in (int, float) else given)]
+
+
+OF_DEPLOYMENT = ("schedule", "watch", "work_pool", "notify", "on_conflict")
+"""Settings that no result depends on."""
 
 
 class _Section(BaseModel):
@@ -64,6 +78,7 @@ class ColumnSettings(_Section):
     feature: Names = Field((), description="Measured columns to refine, whatever their values look like.")
     frozen: Names = Field((), description="Columns that the model sees and nothing changes.")
     ignored: Names = Field((), description="Columns that are carried along unseen.")
+    key: Names = Field((), description="Columns that tell the rows of a table apart; ignored unless they are frozen.")
     bounds: dict[str, tuple[Limit, Limit]] = Field(
         default_factory=dict, description="Lowest and highest value of refined columns; null is unbounded."
     )
@@ -97,6 +112,9 @@ class TrainingSettings(_Section):
     learning_rate: float = Field(2e-3, gt=0, description="Of AdamW.")
     weight_decay: float = Field(1e-2, ge=0, description="Of AdamW.")
     holdout: float = Field(0.2, gt=0, lt=0.9, description="Share held out for early stopping and skill.")
+    folds: int | None = Field(
+        None, ge=2, description="Networks, each fitted without its fold of the data, which it refines. Default: one."
+    )
     criterion: CriterionName | None = Field(
         None, description="mse, l1, huber, cross_entropy, or losses.py:my_loss. Default: mse; classes: cross_entropy."
     )
@@ -108,6 +126,18 @@ class BackboneSettings(_Section):
     kind: Kind | None = Field(None, description="Default: mlp for tables, lstm for series.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="Of the architecture, such as hidden: 128.")
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _is_trained_in_folds(self) -> BackboneSettings:
+        if self.training.folds is not None and registered(self.kind):
+            conflict = Conflict(
+                "backbone.training.folds: a registered model is taken as it is, and it may have seen every row",
+                "no folds, or a network that is trained here",
+                f"backbone.kind: {self.kind}",
+                "remove folds, or choose another backbone.kind",
+            )
+            raise PydanticCustomError("conflict", "{problem}", conflict.words())
+        return self
 
 
 class SmoothingSettings(_Section):
@@ -122,7 +152,7 @@ class SmoothingSettings(_Section):
 class RefineSettings(_Section):
     """How the data are refined; lengths in standardised units."""
 
-    rule: RuleName = Field("auto", description="The refinement rule. Default: posterior where noise is declared.")
+    rule: RuleName = Field("auto", description="The refinement rule. auto: posterior where it has something to go on.")
     arguments: dict[str, Any] = Field(default_factory=dict, description="Of the rule, such as anchored: false.")
     tau: float = Field(0.1, gt=0, description="The gate: rows with a smaller residual stay as they are.")
     eta: StepLength = Field("auto", description="Step length.")
@@ -131,8 +161,12 @@ class RefineSettings(_Section):
     batch_size: int | None = Field(None, ge=1, description="Default: chosen by the width of the data.")
     deadline: float | None = Field(None, gt=0, description="Seconds after which refinement stops where it is.")
     smoothing: SmoothingSettings | None = Field(None, description="Default: gradients are taken where the data are.")
+    strength: Strength = Field(
+        1.0, description="Share of the way that cells go. auto: as far as the gates allow, judged on the other half."
+    )
     uncertainty: bool = Field(False, description="Whether a column NAME__std is published for every refined column.")
     draw: bool = Field(False, description="Whether cells become draws from their posteriors instead of means.")
+    faults: bool = Field(False, description="Whether some cells are wrong altogether: spikes, slips, stuck sensors.")
 
 
 class InputSettings(_Section):
@@ -193,14 +227,21 @@ class PublishSettings(_Section):
     """Where versions go."""
 
     root: str = Field(
-        default_factory=default_root, min_length=1, description="A folder, or a URL such as s3://bucket/prefix."
+        default_factory=default_root,
+        min_length=1,
+        description="A folder, a URL such as s3://bucket/prefix, or block:NAME.",
+    )
+    sign_with: str | None = Field(
+        None, min_length=1, description="Ed25519 key that signs manifests: PEM file, or block:NAME of a Prefect Secret."
     )
 
 
 class TrackingSettings(_Section):
     """Where models are tracked."""
 
-    uri: str = Field(default_factory=default_tracking_uri, min_length=1, description="MLflow's tracking URI.")
+    uri: str = Field(
+        default_factory=default_tracking_uri, min_length=1, description="MLflow's tracking URI, or block:NAME."
+    )
 
 
 class Settings(_Section):
@@ -212,18 +253,37 @@ class Settings(_Section):
     source: str = Field(min_length=1, description="The data: a CSV, Parquet or Arrow file, or a folder of them.")
     columns: ColumnSettings
     series: SeriesSettings | None = None
+    mode: Literal["full", "append"] = Field(
+        "full", description="append: only what arrived since the last version is refined, by the same model."
+    )
+    model: str | None = Field(
+        None,
+        pattern=r"^(models:/[^/@]+(/[1-9]\d*|@[^/@]+)|[a-z0-9][a-z0-9_.-]*@[^/@]+)$",
+        description="Refines in place of one trained here: NAME@champion, a published NAME@N, or models:/NAME/3.",
+    )
     backbone: BackboneSettings = BackboneSettings()
     refine: RefineSettings = RefineSettings()
     input: InputSettings = InputSettings()
     gates: GateSettings = GateSettings()
     publish: PublishSettings = Field(default_factory=PublishSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    schedule: ScheduleSettings | None = Field(None, description="When deployed runs start. Default: when asked to.")
+    watch: ScheduleSettings | None = Field(None, description="When deployed watches look. Default: when asked to.")
+    work_pool: str = Field("denograd", min_length=1, description="Prefect's pool of workers for deployed runs.")
+    notify: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+$",
+        description="Prefect block that tells people of failed runs: TYPE/NAME, such as slack-webhook/team.",
+    )
+    on_conflict: Literal["wait", "cancel"] = Field(
+        "wait", description="What a run does while another one of the data set is at work."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Of everything random.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
 
     @model_validator(mode="after")
     def _goes_together(self) -> Settings:
-        conflict = conflict_in(self)
+        conflict = key_conflict(self) or conflict_in(self)
         if conflict is not None:
             raise PydanticCustomError("conflict", "{problem}", conflict.words())
         return self
@@ -232,15 +292,22 @@ class Settings(_Section):
         """The same with relative local paths taken from this folder."""
 
         def anchored(path: str) -> str:
-            remote = "://" in path
+            remote = "://" in path or path.startswith(REFERENCE)
             return path if remote else os.path.normpath((folder / Path(path).expanduser()).absolute())
 
-        publish = self.publish.model_copy(update={"root": anchored(self.publish.root)})
+        key = self.publish.sign_with
+        publish = self.publish.model_copy(
+            update={"root": anchored(self.publish.root), "sign_with": key and anchored(key)}
+        )
         criterion = anchored_kind(self.backbone.training.criterion, folder)
         training = self.backbone.training.model_copy(update={"criterion": criterion})
         kind = anchored_kind(self.backbone.kind, folder)
         backbone = self.backbone.model_copy(update={"kind": kind, "training": training})
         return self.model_copy(update={"source": anchored(self.source), "backbone": backbone, "publish": publish})
+
+    def of_result(self) -> dict[str, Any]:
+        """Plain data without what only says when and where runs are started."""
+        return self.model_dump(mode="json", exclude=set(OF_DEPLOYMENT))
 
     def public(self) -> dict[str, Any]:
         """Plain data that may be written down: credentials in addresses are left out."""
@@ -260,8 +327,12 @@ def without_credentials(address: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
-def load_settings(path: str | Path) -> Settings:
+def load_settings(path: str | Path, **changes: Any) -> Settings:
     """Read a configuration file; relative paths in it are relative to its folder.
+
+    Args:
+        path: The file.
+        changes: Top-level settings that are to be others than in it.
 
     Raises:
         ConfigError: If it cannot be read, or a key or value is wrong: names the key and the nearest valid one.
@@ -292,7 +363,7 @@ def load_settings(path: str | Path) -> Settings:
         raise ConfigError(
             "the configuration is empty or not a mapping", expected="keys such as dataset", where=str(path)
         )
-    return parse_settings(plain, str(path)).with_paths_below(path.parent)
+    return parse_settings(plain | changes, str(path)).with_paths_below(path.parent)
 
 
 def parse_settings(plain: dict[str, Any], where: str = "settings") -> Settings:

@@ -1,7 +1,7 @@
 """The publishing root: a folder on local disk or in an object store, written object by object, each atomically.
 
-Nothing is overwritten: an object is created if it is absent, or it was there already. That holds on local disk and on
-object stores alike, and makes the creation of a manifest the commit of a version.
+Nothing that a version names is overwritten: an object is created if it is absent, or it was there already. That holds
+on local disk and on object stores alike, and makes the creation of a manifest the commit of a version.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from denograd_engine.errors import ServiceError, StoreError
+from denograd_tasks.blocks import DenogradStore, referred
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -23,8 +26,25 @@ if TYPE_CHECKING:
 BLOCK = 1 << 20
 PATIENCE = timedelta(seconds=60)
 """How long requests to an object store that does not answer are repeated."""
+PANIC = "PanicException"
+"""What obstore raises, outside of the tree of exceptions, for options that it takes for another store's."""
 LONGEST_REQUEST = "5 minutes"
 """Unless the environment says otherwise; objects go up in one request, to be created whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as the store lists it.
+
+    Attributes:
+        path: Relative to the root.
+        bytes: Its size.
+        written: When, by the clock of the store.
+    """
+
+    path: str
+    bytes: int
+    written: datetime
 
 
 def sha256_of(path: Path) -> str:
@@ -40,13 +60,16 @@ class Store:
     """A publishing root.
 
     Args:
-        root: A local folder, or a URL such as `s3://bucket/prefix`; credentials come from the environment.
+        root: A local folder, or a URL such as `s3://bucket/prefix`; or `block:NAME`, which knows the credentials that
+            otherwise come from the environment.
     """
 
     def __init__(self, root: str) -> None:
+        block = referred(DenogradStore, root, "publish.root")
+        root = block.root if block else root
         self.root = root.rstrip("/")
         self.local = None if re.match(r"[a-z0-9]+://", root) and not root.startswith("file://") else _folder(root)
-        self._objects = _connect(self.root, self.local)
+        self._objects = _connect(self.root, self.local, block)
 
     def uri(self, path: str) -> str:
         """The address of an object, as a path on local disk or as a URL."""
@@ -68,6 +91,18 @@ class Store:
         except FileNotFoundError as error:
             raise _unavailable(self.root, error) from error
         return True
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write an object in place of the last one, whole or not at all; for what no version names."""
+        with _named(self.root):
+            if self.local is None:
+                self._objects.put(path, content, use_multipart=False)
+                return
+            target = self.local / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fresh = target.with_name(f"{target.name}.new")  # a name that `sweep` leaves alone
+            fresh.write_bytes(content)
+            fresh.replace(target)
 
     def read(self, path: str) -> bytes:
         """The bytes of an object.
@@ -110,6 +145,41 @@ class Store:
             paths = [entry["path"] for batch in self._objects.list(prefix) for entry in batch]
         yield from sorted(paths)
 
+    def entries(self, prefix: str) -> Sequence[Stored]:
+        """The objects below a folder, ascending, with their sizes and times."""
+        with _named(self.root):
+            found = [
+                Stored(entry["path"], entry["size"], entry["last_modified"])
+                for batch in self._objects.list(prefix)
+                for entry in batch
+            ]
+        return sorted(found, key=lambda one: one.path)
+
+    def written(self, path: str) -> datetime | None:
+        """When an object was written, by the clock of the store; None if there is none."""
+        try:
+            with _named(self.root):
+                written: datetime = self._objects.head(path)["last_modified"]
+        except FileNotFoundError:
+            return None
+        return written
+
+    def clock(self, folder: str) -> datetime:
+        """What time it is for the store: that of an object which is written for it, and deleted.
+
+        Args:
+            folder: Where to write it.
+        """
+        path = f"{folder}/clock/{uuid.uuid4()}"
+        self.create(path, b"")
+        try:
+            now = self.written(path)
+        finally:
+            self.delete(path)
+        if now is None:
+            raise StoreError("a stored object is missing", where=self.uri(path))
+        return now
+
     def delete(self, path: str) -> None:
         """Remove an object; one that is absent is no error."""
         with suppress(FileNotFoundError), _named(self.root):
@@ -147,6 +217,14 @@ class Store:
             path.unlink(missing_ok=True)
         return len(staged)
 
+    def prune(self, prefix: str) -> None:
+        """Remove empty folders below the prefix on local disk; the same caution applies."""
+        if not self.local:
+            return
+        for folder, _, _ in os.walk(self.local / prefix, topdown=False):
+            with suppress(OSError):  # it is not empty
+                Path(folder).rmdir()
+
 
 def open_store(root: str) -> Store:
     """The store at this root."""
@@ -157,7 +235,7 @@ def _folder(root: str) -> Path:
     return Path(root.removeprefix("file://")).expanduser().absolute()
 
 
-def _connect(root: str, local: Path | None) -> ObjectStore:
+def _connect(root: str, local: Path | None, block: DenogradStore | None) -> ObjectStore:
     from obstore.store import LocalStore, from_url
 
     for cloud in ("AWS", "AZURE", "GOOGLE"):  # client options in code would discard those in the environment
@@ -165,8 +243,12 @@ def _connect(root: str, local: Path | None) -> ObjectStore:
     try:
         if local is not None:
             return LocalStore(local, mkdir=True)
-        return from_url(root, retry_config={"retry_timeout": PATIENCE})
-    except Exception as error:
+        config: Any = block.options.get_secret_value() if block and block.options else None
+        plain: Any = {"allow_http": True, "timeout": LONGEST_REQUEST} if block and block.allow_http else None
+        return from_url(root, config=config, client_options=plain, retry_config={"retry_timeout": PATIENCE})
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
         raise StoreError(
             "the publishing root cannot be opened",
             expected="a local folder, or a URL such as s3://bucket/prefix",

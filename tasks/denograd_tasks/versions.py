@@ -1,6 +1,9 @@
 """Published versions: a version exists when its manifest does, and manifests form a hash chain.
 
 <root>/<dataset>/versions/00000007.json     the manifest of version 7
+
+A manifest carries the digest of the one before, and as `seal` the digest of all that it says itself: by it the newest,
+which no other names yet, tells whether it is as it was written.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -112,6 +115,18 @@ def history(store: Store, dataset: str) -> Iterator[Manifest]:
         yield read_manifest(store, dataset, number)
 
 
+def parse_name(name: str) -> tuple[str, int | None]:
+    """The data set and the number in NAME or NAME@N.
+
+    Raises:
+        ConfigError: If the name is malformed.
+    """
+    match = re.fullmatch(r"([a-z0-9][a-z0-9_.-]*)(?:@(\d+))?", name)
+    if not match:
+        raise ConfigError("this is no name of a version", expected="NAME or NAME@N, such as parkinsons@3", found=name)
+    return match.group(1), int(match.group(2)) if match.group(2) else None
+
+
 def resolve(store: Store, name: str) -> Manifest:
     """The version called NAME or NAME@N; without a number, the newest.
 
@@ -119,10 +134,7 @@ def resolve(store: Store, name: str) -> Manifest:
         ConfigError: If the name is malformed.
         StoreError: If there is no such data set or version: names those that there are.
     """
-    match = re.fullmatch(r"([a-z0-9][a-z0-9_.-]*)(?:@(\d+))?", name)
-    if not match:
-        raise ConfigError("this is no name of a version", expected="NAME or NAME@N, such as parkinsons@3", found=name)
-    dataset, number = match.group(1), match.group(2)
+    dataset, number = parse_name(name)
     known = numbers(store, dataset)
     if not known:
         there = datasets(store)
@@ -132,42 +144,83 @@ def resolve(store: Store, name: str) -> Manifest:
             where=store.root,
             remedy="publish one with: denograd run denograd.yaml",
         )
-    wanted = int(number) if number else known[-1]
+    wanted = known[-1] if number is None else number
     if wanted not in known:
-        raise StoreError(
-            f"data set {dataset!r} has no version {wanted}",
-            found=f"versions {known[0]} to {known[-1]}",
-            where=store.root,
-        )
+        raise no_version(store, dataset, wanted, known)
     return read_manifest(store, dataset, wanted)
+
+
+def no_version(store: Store, dataset: str, wanted: int, known: Sequence[int]) -> StoreError:
+    """The error of a number that is not among those of a data set."""
+    return StoreError(
+        f"data set {dataset!r} has no version {wanted}",
+        found=f"versions {known[0]} to {known[-1]}",
+        where=store.root,
+    )
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """A manifest as it is written."""
+    return json.dumps(content, indent=1, sort_keys=True).encode()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a manifest with `seal`, the sha256 of all the rest."""
+    rest = {name: value for name, value in content.items() if name != "seal"}
+    return rest | {"seal": hashlib.sha256(canonical(rest)).hexdigest()}
+
+
+class Overtaken(StoreError):
+    """Another version was published meanwhile, which this one would have had to build on."""
 
 
 def commit(store: Store, dataset: str, body: Mapping[str, Any]) -> Committed:
     """Write the manifest of the next version, unless the newest has the same identity.
 
-    Of several that race for a number one wins; the others go on from its version.
+    Of several that race for a number one wins; the others go on from its version, unless they were made in mode
+    `append` from the one before.
 
     Args:
         store: The publishing root.
         dataset: The data set.
         body: The manifest without what depends on its place in the history; all files that it names are in the store.
+
+    Raises:
+        Overtaken: If it was appended to a version that is not the newest.
     """
     while True:
         parent = newest(store, dataset)
         if parent is not None and parent.identity == body["identity"]:
             return Committed(parent, already=True)
-        content = {
-            **body,
-            "format_version": FORMAT_VERSION,
-            "dataset": dataset,
-            "number": 1 if parent is None else parent.number + 1,
-            "parent": None if parent is None else parent.digest,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        raw = json.dumps(content, indent=1, sort_keys=True).encode()
+        if not _builds_on(body, parent):
+            raise Overtaken(
+                f"another version of {dataset!r} was published meanwhile",
+                found="none" if parent is None else f"{dataset}@{parent.number}",
+                where=store.root,
+                remedy="run again, and it builds on that one",
+            )
+        content = sealed(
+            {
+                **body,
+                "format_version": FORMAT_VERSION,
+                "dataset": dataset,
+                "number": 1 if parent is None else parent.number + 1,
+                "parent": None if parent is None else parent.digest,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+        raw = canonical(content)
         path = manifest_path(dataset, content["number"])
         if store.create(path, raw):
             return Committed(Manifest(path, hashlib.sha256(raw).hexdigest(), content), already=False)
+
+
+def _builds_on(body: Mapping[str, Any], newest: Manifest | None) -> bool:
+    """Whether a result may come after this version; of mode `append`, only after the one that it has the rows of."""
+    if body.get("settings", {}).get("mode") != "append":
+        return True
+    appended = body.get("appended")
+    return (appended and appended["parent"]) == (newest and newest.number)
 
 
 def is_published(store: Store, dataset: str, data_path: str) -> bool:

@@ -106,8 +106,8 @@ class TestStuckSensors:
 
     def test_two_runs_that_end_and_begin_alike_are_two(self):
         values = np.random.default_rng(0).normal(size=300)
-        values[148:152] = 0.5
-        assert self.found(values) == list(range(148, 152))
+        values[146:154] = 0.5
+        assert self.found(values) == list(range(146, 154))
         assert self.found(values, runs=(150, 150)) == []
 
     def test_coarse_rounding_is_no_fault(self):

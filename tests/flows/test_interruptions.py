@@ -1,4 +1,4 @@
-"""kill -9 at a random instant of each stage, twice: the next run goes on, and nothing is left behind."""
+"""kill -9, Ctrl-C and a full disk at the real process: the next run goes on, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 from support import clean_environment, command, make_table
 
 STAGES = ["Ingest", "Check input", "Train backbone", "Refine", "Check fidelity", "Report", "Publish"]
@@ -34,11 +36,12 @@ def large(tmp_path: Path) -> Path:
     return config
 
 
-def test_killed_in_every_stage_twice_it_still_publishes_one_whole_version(large: Path, home: Path) -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_in_every_stage_it_still_publishes_one_whole_version(large: Path, home: Path, times: int) -> None:
     chance = random.Random(7)
     done: set[str] = set()
     for stage in STAGES:
-        for _ in range(2):
+        for _ in range(times):
             span = 8.0 if stage == "Train backbone" else 1.0  # MLflow's database is created there, too
             finished = _killed_in(stage, large, home, chance.uniform(0, span))
             repeated = {one for one, how in finished if how != "reused"} & done
@@ -131,7 +134,8 @@ def _mlflow_runs_in_state(home: Path, state: str) -> int:
     return count
 
 
-def test_ctrl_c_leaves_things_clean_and_says_how_to_go_on(large: Path, home: Path) -> None:
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_leaves_things_clean_and_says_how_to_go_on(large: Path, home: Path, presses: int) -> None:
     log = large.with_suffix(".log")
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -140,7 +144,9 @@ def test_ctrl_c_leaves_things_clean_and_says_how_to_go_on(large: Path, home: Pat
     while process.poll() is None and "Check input" not in log.read_text():
         time.sleep(0.02)
     time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
     try:
         process.wait(6)
     except subprocess.TimeoutExpired:  # Python ignores an interrupt that lands in a finaliser: press again
@@ -151,3 +157,26 @@ def test_ctrl_c_leaves_things_clean_and_says_how_to_go_on(large: Path, home: Pat
     assert "Traceback" not in err
     assert not _servers_of(home)
     assert not list(home.rglob("versions/*.json"))
+    FileLock(home / "locks" / "large.lock", timeout=0).acquire().lock.release()
+
+
+def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path: Path, home: Path) -> None:
+    make_table(400_000).to_parquet(tmp_path / "large.parquet", index=False)
+    plain = {"dataset": "large", "source": str(tmp_path / "large.parquet"), "columns": {"target": ["y"]}}
+    (tmp_path / "denograd.yaml").write_text(json.dumps(plain))
+    room = (tmp_path / "large.parquet").stat().st_size // 2  # more than the databases need
+    ran = subprocess.run(
+        command("run", tmp_path / "denograd.yaml", "--json"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+        capture_output=True,
+        text=True,
+        env=clean_environment(home),
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "there is no room" in json.loads(ran.stdout)["problem"]
+    assert "Traceback" not in ran.stderr
+    assert not [path for path in (home / "published").rglob("*") if path.is_file()]
+    assert not [path for path in (home / "tmp").rglob("*") if path.is_file()]
+    assert not _servers_of(home)
+    FileLock(home / "locks" / "large.lock", timeout=0).acquire().lock.release()

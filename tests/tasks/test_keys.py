@@ -8,6 +8,7 @@ from prefect.filesystems import LocalFileSystem
 
 from denograd_engine.errors import DataError
 from denograd_tasks import keys
+from denograd_tasks.growth import Parent
 from denograd_tasks.keys import digest_of, lookup
 from denograd_tasks.records import Architecture, File, Refined, Snapshot, TrainedBackbone, Verdict
 from denograd_tasks.settings import parse_settings
@@ -33,16 +34,31 @@ CHANGES = {
     "dataset": ({"dataset": "other"}, ALL),
     "columns": ({"columns": {"target": "y", "frozen": "a"}}, {"check_input", "train_backbone", "report"}),
     "bounds": ({"columns": {"target": "y", "bounds": {"a": [0, 1]}}}, {"check_input", "train_backbone", "report"}),
-    "series": ({"series": {"time": "t"}}, {"check_input", "train_backbone", "report"}),
+    "key": ({"columns": {"target": "y", "key": "a"}}, {"check_input", "train_backbone", "report"}),
+    "mode": ({"mode": "append", "columns": {"target": "y", "key": "a"}}, {"check_input", "train_backbone", "report"}),
+    "series": ({"series": {"time": "t", "window": 12}}, {"check_input", "train_backbone", "report"}),
+    "noise of a series": ({"series": {"time": "t"}}, {"check_input", "train_backbone", "refine", "report"}),
     "epochs": ({"backbone": {"training": {"epochs": 7}}}, {"train_backbone", "report"}),
+    "folds": ({"backbone": {"training": {"folds": 3}}}, {"train_backbone", "report"}),
     "architecture": ({"backbone": {"arguments": {"hidden": [8]}}}, {"train_backbone", "report"}),
     "seed": ({"seed": 1}, {"train_backbone", "report"}),
     "device": ({"device": "cpu"}, {"train_backbone", "refine", "report"}),
     "tau": ({"refine": {"tau": 0.2}}, {"refine", "report"}),
     "deadline": ({"refine": {"deadline": 9}}, {"refine", "report"}),
+    "strength": ({"refine": {"strength": 0.5}}, {"refine", "report"}),
     "fewest rows": ({"input": {"min_rows": 51}}, {"check_input", "report"}),
     "gates": ({"gates": {"swd": {"max": 0.2}}}, {"check_fidelity", "report"}),
     "severity": ({"gates": {"swd": {"severity": "warning"}}}, {"check_fidelity", "report"}),
+    "when and where": (
+        {
+            "schedule": {"interval": "1h"},
+            "watch": {"cron": "0 * * * *"},
+            "work_pool": "other",
+            "notify": "slack-webhook/team",
+            "on_conflict": "cancel",
+        },
+        set(),
+    ),
     "tracking": ({"tracking": {"uri": "sqlite:///elsewhere.db"}}, {"train_backbone", "report"}),
     "root": ({"publish": {"root": "{tmp}/elsewhere"}}, ALL),
 }
@@ -121,14 +137,24 @@ def test_every_stage_has_a_key_of_its_own_that_stays(settings, records):
         ("snapshot", {"digest": "other"}, ALL - {"ingest"}),
         ("snapshot", {"source": "renamed.csv"}, {"report"}),
         ("backbone", {"digest": "other"}, {"refine", "check_fidelity", "report"}),
+        ("snapshot", {"parent": Parent(number=1, digest="p")}, {"train_backbone", "refine", "report"}),
         ("backbone", {"run_id": "other"}, {"report"}),
         ("refined", {"attempt": "2"}, {"check_fidelity", "report"}),
+        ("refined", {"strength_chosen": True}, {"check_fidelity"}),
         ("verdict", {"files": (File(path="set/x", sha256="1" * 64, bytes=1),)}, {"report"}),
     ],
 )
 def test_an_earlier_result_matters_to_the_stages_that_use_it(settings, records, record, changes, stages):
     other = records | {record: records[record].model_copy(update=changes)}
     assert changed(all_keys(settings(), records), all_keys(settings(), other)) == stages
+
+
+@pytest.mark.parametrize("columns", [{"target": "y"}, {"target": "y", "noise": {"a": 1.0}}])
+def test_gates_matter_to_a_refinement_that_goes_as_far_as_they_allow(settings, records, columns):
+    auto = {"columns": columns, "refine": {"strength": "auto"}}
+    before = all_keys(settings(**auto), records)
+    after = all_keys(settings(**auto, gates={"swd": {"max": 0.2}}), records)
+    assert changed(before, after) == {"refine", "check_fidelity", "report"}
 
 
 def test_the_bytes_and_the_place_of_the_source_matter_to_ingestion_alone(settings, records, tmp_path):

@@ -58,11 +58,14 @@ def test_every_default():
     assert settings().model_dump() == {
         "dataset": "set",
         "source": "data.csv",
+        "mode": "full",
+        "model": None,
         "columns": {
             "target": ("y",),
             "feature": (),
             "frozen": (),
             "ignored": (),
+            "key": (),
             "bounds": {},
             "noise": {},
             "task": None,
@@ -78,14 +81,17 @@ def test_every_default():
                 "learning_rate": 2e-3,
                 "weight_decay": 1e-2,
                 "holdout": 0.2,
+                "folds": None,
                 "criterion": None,
             },
         },
         "refine": {
             "rule": "auto",
             "arguments": {},
+            "strength": 1.0,
             "uncertainty": False,
             "draw": False,
+            "faults": False,
             "tau": 0.1,
             "eta": "auto",
             "max_epochs": 100,
@@ -106,8 +112,13 @@ def test_every_default():
             "largest_correction": {"min": None, "max": 6.0, "severity": "warning"},
             "correction": {"min": 0.80, "max": 1.25, "severity": "warning"},
         },
-        "publish": {"root": str(home() / "published")},
+        "publish": {"root": str(home() / "published"), "sign_with": None},
         "tracking": {"uri": f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"},
+        "schedule": None,
+        "watch": None,
+        "work_pool": "denograd",
+        "notify": None,
+        "on_conflict": "wait",
         "seed": 0,
         "device": "auto",
     }
@@ -170,6 +181,17 @@ def test_the_step_length_is_automatic_or_a_number(given, kept):
 @pytest.mark.parametrize("kind", [*REGISTRY, "nets.py:Net", "../my nets.py:Net", "mypkg.nets:Net", "nets:Net"])
 def test_a_backbone_is_one_of_ours_or_a_class_of_the_users(kind):
     assert settings(backbone={"kind": kind}).backbone.kind == kind
+
+
+@pytest.mark.parametrize(("given", "kept"), [("auto", "auto"), (1, 1.0), (0.25, 0.25), ("0.5", 0.5)])
+def test_the_strength_is_a_share_or_auto(given, kept):
+    assert settings(refine={"strength": given}).refine.strength == kept
+
+
+def test_a_registered_model_is_not_trained_in_folds():
+    error = refusal(backbone={"kind": "models:/rooms/3", "training": {"folds": 3}})
+    assert error.problem.startswith("backbone.training.folds: a registered model is taken as it is")
+    assert error.found == "backbone.kind: models:/rooms/3"
 
 
 @pytest.mark.parametrize("kind", ["models:/rooms/3", "models:/rooms@champion", "models:/my rooms@a-b"])
@@ -266,7 +288,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_valid_one(path,
 
 
 def test_an_unknown_key_unlike_any_is_told_which_there_are():
-    assert refusal(publish={"zzz": 1}).remedy == "the keys here are: root"
+    assert refusal(publish={"zzz": 1}).remedy == "the keys here are: root, sign_with"
     assert "dataset, source, columns" in refusal(**{"42": 1}).remedy
 
 
@@ -346,6 +368,18 @@ WRONG = [
     ("refine.tau", -1, "a number above 0"),
     ("refine.tau", float("nan"), "a finite number"),
     ("refine.tau", float("inf"), "a finite number"),
+    ("refine.strength", "half", "'auto', or a number above 0 and at most 1"),
+    ("refine.strength", 0, "'auto', or a number above 0 and at most 1"),
+    ("refine.strength", 1.5, "'auto', or a number above 0 and at most 1"),
+    ("backbone.training.folds", 1, "at least 2"),
+    ("schedule", {}, "either cron or interval"),
+    ("schedule", {"cron": "0 3 * * *", "interval": 60}, "either cron or interval"),
+    ("schedule.cron", "every night", "five fields"),
+    ("schedule.timezone", "Zurich", "a name of the time zone database"),
+    ("watch.interval", "fortnightly", "From one start to the next"),
+    ("watch.interval", 0, "From one start to the next"),
+    ("notify", "team", "TYPE/NAME"),
+    ("on_conflict", "fight", "'wait' or 'cancel'"),
     ("refine.eta", "fast", "'auto', or a number above 0"),
     ("refine.eta", 0, "'auto', or a number above 0"),
     ("refine.eta", None, "'auto', or a number above 0"),
@@ -536,3 +570,12 @@ def test_what_is_written_down_holds_no_credentials():
     )
     assert "secret" not in json.dumps(given.public())
     assert given.public()["tracking"]["uri"] == "http://mlflow:5000"
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds"), [(90, 90), ("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400)]
+)
+def test_an_interval_is_in_seconds_or_in_its_unit(interval, seconds):
+    schedule = settings(schedule={"interval": interval}).schedule.prefect()
+    assert schedule.interval.total_seconds() == seconds
+    assert schedule == settings(schedule={"interval": interval}).schedule.prefect()

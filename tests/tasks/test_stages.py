@@ -279,6 +279,7 @@ def test_a_refused_result_goes_to_quarantine_and_may_be_released(clean, make_set
         "part-00000.parquet",
         "verdict.json",
         "report.html",
+        "manifest.json",
     }
     assert refused.kept.intact()
 
@@ -368,7 +369,9 @@ def test_refined_data_that_are_gone_are_named(copied, prefect_api):
     for use in (
         lambda: check_fidelity.fn(*given, copied.settings),
         lambda: publish.fn(copied.snapshot, copied.checked, *given[1:], copied.verdict, copied.page, copied.settings),
-        lambda: quarantine.fn(copied.refined, copied.verdict, copied.page, copied.settings),
+        lambda: quarantine.fn(
+            copied.snapshot, copied.checked, *given[1:], copied.verdict, copied.page, copied.settings
+        ),
     ):
         with pytest.raises(StoreError, match="refined data are gone") as caught:
             use()
@@ -379,7 +382,15 @@ def test_a_damaged_copy_in_quarantine_costs_no_data(copied):
     store = Store(copied.refined.root)
     store.create(copied.refined.quarantined.path, b"damaged")
     with pytest.raises(StoreError, match="damaged") as caught:
-        quarantine.fn(copied.refined, copied.verdict, copied.page, copied.settings)
+        quarantine.fn(
+            copied.snapshot,
+            copied.checked,
+            copied.backbone,
+            copied.refined,
+            copied.verdict,
+            copied.page,
+            copied.settings,
+        )
     assert caught.value.where == store.uri(copied.refined.quarantined.path)
     assert copied.refined.located() == copied.refined.data
 

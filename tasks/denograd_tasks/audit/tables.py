@@ -57,12 +57,14 @@ def evidence_table(content: Mapping[str, Any], name: str) -> Table | None:
 def key_of(content: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns that tell the rows of a version apart; empty where only their order does.
 
-    In a series, entity and time. In a table, ignored columns that hold row identifiers: those that were inferred, and
-    those whose name says so.
+    In a series, entity and time. In a table, `columns.key`; without it, ignored columns that hold row identifiers:
+    those that were inferred, and those whose name says so.
     """
     series = content["settings"].get("series")
     if series:
         return (*series.get("entity", ()), series["time"])
+    if content["settings"]["columns"].get("key"):
+        return tuple(content["settings"]["columns"]["key"])
     ignored = [column for column in content["schema"] if column["role"] == "ignored"]
     return tuple(
         column["name"]

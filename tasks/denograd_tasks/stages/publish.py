@@ -5,12 +5,12 @@ Writing the manifest is the commit; everything that it names is in the store bef
 
 from __future__ import annotations
 
-import getpass
 import json
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from typing import Any
 from prefect import task
 
 from denograd_engine.errors import StoreError
+from denograd_tasks.audit.signing import sign, signing_key
 from denograd_tasks.home import scratch
 from denograd_tasks.keys import digest_of
+from denograd_tasks.litter import require_young
 from denograd_tasks.models import SCALING
 from denograd_tasks.records import (
     File,
@@ -32,13 +34,15 @@ from denograd_tasks.records import (
     Verdict,
     Version,
 )
+from denograd_tasks.refusals import keep_intended, person
 from denograd_tasks.roles import std_name
 from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings, without_credentials
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import put_bytes, put_file
 from denograd_tasks.tracking import tag_run
-from denograd_tasks.versions import Committed, commit, is_published
+from denograd_tasks.versions import Committed, Manifest, commit, is_published
+from denograd_tasks.watch.reference import keep_reference
 
 PACKAGES = (
     "prefect-denograd",
@@ -51,6 +55,8 @@ PACKAGES = (
     "great-expectations",
     "obstore",
 )
+VOUCHED = ("identity", "files", "content_digest", "schema", "source", "model", "gates")
+"""What a run that finds its result published already has computed again, or read back."""
 
 
 @task(name="publish", persist_result=False)
@@ -66,18 +72,24 @@ def publish(
     """Commit the next version; or find that the newest is this very result.
 
     Raises:
-        StoreError: If the refined data are gone.
+        Overtaken: If it appends to a version that is not the newest any more.
+        StoreError: If the refined data are gone, or what was computed is too old to be published.
         ServiceError: If the store does not answer.
+        ConfigError: If there is no key to sign with.
     """
     store = open_store(settings.publish.root)
     _bring_back(store, refined)
     body = _body(store, snapshot, checked, backbone, refined, verdict, report, settings)
+    require_young(store, settings.dataset, body)
     committed = commit(store, settings.dataset, body)
+    if settings.publish.sign_with is not None and (not committed.already or _vouched(body, committed.manifest)):
+        sign(store, committed.manifest, signing_key(settings.publish.sign_with))
     version = _version(settings, committed)
     if committed.manifest.content["model"]["mlflow_run_id"] == backbone.run_id:
         tags = {
             "denograd.version": f"{version.dataset}@{version.number}",
             "denograd.manifest": version.digest,
+            "denograd.strength": refined.strength,
             "denograd.flow_run": committed.manifest.content["run"]["flow_run_id"],
         }
         tag_run(backbone.tracking_uri, backbone.run_id, tags)
@@ -85,8 +97,21 @@ def publish(
 
 
 @task(name="quarantine", persist_result=False)
-def quarantine(refined: Refined, verdict: Verdict, report: Report, settings: Settings) -> Quarantined:
-    """Keep refused data apart, with the verdict and the report beside them."""
+def quarantine(
+    snapshot: Snapshot,
+    checked: InputCheck,
+    backbone: TrainedBackbone,
+    refined: Refined,
+    verdict: Verdict,
+    report: Report,
+    settings: Settings,
+) -> Quarantined:
+    """Keep refused data apart, with the verdict, the report, and what the manifest would have said beside them.
+
+    Raises:
+        StoreError: If the refined data are gone.
+        ServiceError: If the store does not answer.
+    """
     store = open_store(settings.publish.root)
     staged = refined.located()
     if staged is None:
@@ -100,12 +125,19 @@ def quarantine(refined: Refined, verdict: Verdict, report: Report, settings: Set
         put_bytes(store, store.read(file.path), f"{folder}/{file.path.split(f'/{refined.attempt}/')[1]}")
         for file in (verdict.record, report.page)
     ]
+    body = _body(store, snapshot, checked, backbone, refined, verdict, report, settings)
+    kept.append(keep_intended(store, kept[0].path.rsplit("/", 1)[0], body))
     return Quarantined(root=settings.publish.root, files=(refined.quarantined, *kept))
 
 
 def identity(refined: Refined, backbone: TrainedBackbone, settings: Settings) -> str:
     """What makes two results the same: the refined content, the model, and the bounds that it passed."""
     return digest_of([refined.attempt, backbone.digest, settings.gates.model_dump(mode="json")])
+
+
+def _vouched(body: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Whether an earlier manifest says what this run found itself: only then may this run sign it."""
+    return all(json.loads(json.dumps(body[name])) == manifest.content.get(name) for name in VOUCHED)
 
 
 def _bring_back(store: Store, refined: Refined) -> None:
@@ -155,8 +187,12 @@ def _body(
     """Everything in the manifest that does not depend on its place in the history."""
     encoder = json.loads(store.read(backbone.file(SCALING).path))
     types = dict(snapshot.columns)
+    reference = keep_reference(store, snapshot, backbone, refined, settings)
     return {
         "identity": identity(refined, backbone, settings),
+        "mode": "full" if refined.appended is None else "append",
+        "appended": None if refined.appended is None else refined.appended.model_dump(),
+        "unsettled": None if refined.unsettled is None else refined.unsettled.model_dump(),
         "files": [{**_plain(refined.data), "rows": snapshot.rows}],
         "content_digest": refined.digest,
         "schema": [{**column, "type": types[column["name"]]} for column in encoder["schema"]["columns"]]
@@ -179,12 +215,20 @@ def _body(
             "mlflow_run_id": backbone.run_id,
             "files": [_plain(file) for file in backbone.files],
         },
-        "refinement": {**refined.totals, **vars(chosen_rule(settings)), "columns": refined.columns},
+        "refinement": {
+            **refined.totals,
+            **vars(chosen_rule(settings)),
+            "strength": refined.strength,
+            "strength_chosen": refined.strength_chosen,
+            "columns": refined.columns,
+        },
         "settings": settings.public(),
         "input_checks": [gate.model_dump() for gate in checked.gates],
         "gates": [gate.model_dump() for gate in verdict.gates],
         "fidelity": verdict.fidelity,
-        "evidence": [_plain(file) for file in (report.page, *refined.evidence, *verdict.files, *checked.files)],
+        "evidence": [
+            _plain(file) for file in (report.page, *refined.evidence, *verdict.files, *checked.files, *reference)
+        ],
         "report": report.page.path,
         "docs": verdict.docs,
         "run": _run(settings, snapshot),
@@ -195,6 +239,8 @@ def _body(
 def _uncertainty(refined: Refined) -> list[dict[str, Any]]:
     """The columns of posterior standard deviations, which come after all others."""
     why = "posterior standard deviation of each cell"
+    if refined.strength < 1:
+        why += f", of the whole posterior: cells went {refined.strength:g} of the way"
     return [
         {"name": std_name(name), "role": "uncertainty", "of": name, "why": why, "type": "double"}
         for name in refined.columns
@@ -208,16 +254,22 @@ def _plain(file: File) -> dict[str, Any]:
 def _run(settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
     from prefect.runtime import flow_run
 
-    try:
-        user: str | None = getpass.getuser()
-    except (KeyError, OSError):
-        user = None
+    event = flow_run.get_parameters().get("event")
     return {
         "flow_run_id": flow_run.get_id(),
         "flow_run_name": snapshot.run_name(settings.dataset),
-        "trigger": "schedule" if "auto-scheduled" in (flow_run.get_tags() or []) else "command",
-        "user": user,
+        "trigger": "drift" if event else _started_by(),
+        "event": event,
+        "user": person(),
     }
+
+
+def _started_by() -> str:
+    from prefect.runtime import deployment, flow_run
+
+    if "auto-scheduled" in flow_run.get_tags():
+        return "schedule"
+    return "deployment" if deployment.get_id() else "command"
 
 
 def _environment() -> dict[str, Any]:

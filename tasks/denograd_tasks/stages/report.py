@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denograd_engine import __version__
+from denograd_tasks.appending import STD_FILE
 from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.models import SCALING
 from denograd_tasks.records import Refined, Report, Snapshot, TrainedBackbone, Verdict
 from denograd_tasks.roles import std_name
 from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
-from denograd_tasks.stages.refine import STD_FILE
 from denograd_tasks.store import Store, open_store
+from denograd_tasks.strength import strength_in_words
 from denograd_tasks.tables import put_bytes, read_table, to_frame
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _determinants(given: dict[str, Any]) -> dict[str, Any]:
         "attempt": given["refined"].attempt,
         "snapshot": given["snapshot"].model_dump(mode="json"),
         "backbone": given["backbone"].model_dump(mode="json"),
-        "settings": given["settings"].model_dump(mode="json"),
+        "settings": given["settings"].of_result(),
         "truth": given.get("truth"),
     }
 
@@ -152,6 +153,9 @@ def _lineage(
     steps = {"step length": f"{refined.totals['eta']:.4g}", "epochs": str(refined.totals["epochs"])}
     if backbone.posterior:
         steps = {"mean step": f"{refined.totals['eta']:.1%} of the way to what a cell's context says"}
+    strength = strength_in_words(refined.strength, refined.strength_chosen)
+    if strength:
+        steps["strength"] = strength
     return {
         "Source": {
             "location": snapshot.source,

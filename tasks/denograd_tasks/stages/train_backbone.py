@@ -14,19 +14,19 @@ from prefect.runtime import flow_run
 
 from denograd_engine.errors import ServiceError
 from denograd_engine.user_code import BACKBONE, CRITERION, is_custom, source_digest
-from denograd_tasks.adoption import adopt, find_version
+from denograd_tasks.adoption import MODEL_TAG, ModelVersion, adopt, chosen_model
+from denograd_tasks.append import continued
 from denograd_tasks.exports import export
 from denograd_tasks.home import scratch
 from denograd_tasks.keys import digest_of, stage
-from denograd_tasks.kinds import registered
 from denograd_tasks.models import ARCHITECTURE, SCALING, encoder_json, require_weights, weights_digest
-from denograd_tasks.posterior_run import fit_tracked
+from denograd_tasks.posterior_run import adopt_tracked, fit_tracked
 from denograd_tasks.posteriors import load_posterior
 from denograd_tasks.progress import listener
 from denograd_tasks.records import Architecture, Snapshot, TrainedBackbone
 from denograd_tasks.roles import schema_of, training_of
 from denograd_tasks.rule import AXIS, POSTERIOR, chosen_rule, fit_arguments
-from denograd_tasks.settings import Settings
+from denograd_tasks.settings import Settings, TrainingSettings
 from denograd_tasks.store import open_store
 from denograd_tasks.tables import put_bytes, put_file, read_table, to_frame
 from denograd_tasks.tracking import (
@@ -62,18 +62,30 @@ def _determinants(given: dict[str, Any]) -> dict[str, Any]:
         "snapshot": given["snapshot"].digest,
         **settings.model_dump(mode="json", include={"dataset", "columns", "seed", "device"}),
         "series": series,
-        "backbone": {POSTERIOR: fit_arguments(settings)} if posterior else _backbone_of(settings),
+        "backbone": _model_of(given["snapshot"], settings),
         "tracking": settings.tracking.uri,
         "root": settings.publish.root,
     }
 
 
+def _model_of(snapshot: Snapshot, settings: Settings) -> dict[str, Any]:
+    """What determines the model besides the data."""
+    if snapshot.parent is not None:
+        return {"parent": snapshot.parent.digest}
+    version = chosen_model(settings)
+    if version is not None:
+        return {"version": asdict(version), "holdout": settings.backbone.training.holdout}
+    return _posterior_of(settings) if chosen_rule(settings).posterior else _backbone_of(settings)
+
+
+def _posterior_of(settings: Settings) -> dict[str, Any]:
+    """What determines a posterior model."""
+    return {POSTERIOR: fit_arguments(settings), "faults": settings.refine.faults}
+
+
 def _backbone_of(settings: Settings) -> dict[str, Any]:
     """What determines the network: the settings, and what they name as it is now."""
     kind = settings.backbone.kind
-    if kind is not None and registered(kind):
-        version = find_version(settings.tracking.uri, kind)
-        return {"version": asdict(version), "holdout": settings.backbone.training.holdout}
     plain = settings.backbone.model_dump(mode="json")
     sources = {}
     for name, use in ((kind, BACKBONE), (settings.backbone.training.criterion, CRITERION)):
@@ -84,7 +96,9 @@ def _backbone_of(settings: Settings) -> dict[str, Any]:
 
 @stage(_determinants)
 def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
-    """Train on the snapshot and register the model with the alias `champion`; or take one from the registry as it is.
+    """Train on the snapshot and register the model with the alias `champion`; or take one that is trained already.
+
+    What a version is appended to, its model goes on with.
 
     Raises:
         DataError: If the data cannot be trained on.
@@ -112,15 +126,21 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
     run_id = run.info.run_id
     try:
         with tracking_errors(uri), tempfile.TemporaryDirectory(dir=scratch()) as folder:
-            if chosen_rule(settings).posterior:
-                trained = fit_tracked(server, experiment, run_id, frame, settings, Path(folder))
-                load_posterior(trained, "cpu")
-            else:
-                if registered(settings.backbone.kind):
-                    trained = _adopted(server, run_id, frame, settings, Path(folder))
+            version = None if snapshot.parent else chosen_model(settings)
+            if snapshot.parent is not None:
+                trained = continued(snapshot, settings, run_id)
+                server.log_param(run_id, "kind", trained.model_uri)
+                server.set_tag(run_id, MODEL_TAG, trained.digest)
+            elif chosen_rule(settings).posterior:
+                if version is not None:
+                    trained = adopt_tracked(server, run_id, frame, settings, version, Path(folder))
                 else:
-                    trained = _trained(server, experiment, run_id, frame, settings, Path(folder))
-                require_weights(trained)
+                    trained = fit_tracked(server, experiment, run_id, frame, settings, Path(folder))
+            elif version is not None:
+                trained = _adopted(server, run_id, frame, settings, version, Path(folder))
+            else:
+                trained = _trained(server, experiment, run_id, frame, settings, Path(folder))
+            load_posterior(trained, "cpu") if trained.posterior else require_weights(trained)
             server.set_terminated(run_id, "FINISHED")
     except BaseException:
         with suppress(ServiceError), tracking_errors(uri):
@@ -132,15 +152,14 @@ def train_backbone(snapshot: Snapshot, settings: Settings) -> TrainedBackbone:
 def _trained(
     server: MlflowClient, experiment: str, run_id: str, frame: pd.DataFrame, settings: Settings, folder: Path
 ) -> TrainedBackbone:
-    """Train, log and register a network."""
+    """Train, log and register a network, or one for each fold."""
     from denograd_engine.backbones import DEFAULTS
-    from denograd_engine.training import train
 
     kind = settings.backbone.kind or DEFAULTS["series" if settings.series else "table"]
     source = source_digest(kind, BACKBONE) if is_custom(kind) else None
     _log_parameters(server, run_id, settings, kind)
-    curve = _Curve(server, run_id, settings.backbone.training.epochs)
-    backbone = train(frame, schema_of(frame, settings), kind, settings.backbone.arguments, training_of(settings), curve)
+    curve = _Curve(server, run_id, settings.backbone.training)
+    backbone = _fitted(frame, kind, settings, curve)
     curve.flush()
     with _lent(backbone, frame) as (module, inputs, outputs):
         architecture = Architecture(
@@ -150,6 +169,7 @@ def _trained(
             outputs=outputs,
             source=source,
             criterion=_named(backbone),
+            folds=settings.backbone.training.folds,
         )
         exported = export(module, backbone.encoder, architecture, inputs, folder / "model")
     with fluent(settings.tracking.uri):
@@ -167,16 +187,26 @@ def _trained(
     )
 
 
+def _fitted(frame: pd.DataFrame, kind: str, settings: Settings, curve: _Curve) -> Backbone:
+    from denograd_engine.crossfit import train_folds
+    from denograd_engine.training import train
+
+    folds, schema = settings.backbone.training.folds, schema_of(frame, settings)
+    how = (kind, settings.backbone.arguments, training_of(settings))
+    if folds is None:
+        return train(frame, schema, *how, lambda epoch: curve(None, epoch))
+    return train_folds(frame, schema, folds, *how, curve)
+
+
 def _adopted(
-    server: MlflowClient, run_id: str, frame: pd.DataFrame, settings: Settings, folder: Path
+    server: MlflowClient, run_id: str, frame: pd.DataFrame, settings: Settings, version: ModelVersion, folder: Path
 ) -> TrainedBackbone:
-    """Take a registered model, and measure what it is worth on these data."""
+    """Take a network that is trained already, and measure what it is worth on these data."""
     from mlflow.entities import LoggedModelInput
 
     from denograd_engine.training import assess
 
-    uri, kind = settings.tracking.uri, str(settings.backbone.kind)
-    version = find_version(uri, kind)
+    uri = settings.tracking.uri
     server.log_param(run_id, "kind", version.uri)
     server.log_param(run_id, "holdout", settings.backbone.training.holdout)
     if version.model_id is not None:
@@ -245,7 +275,7 @@ def _named(backbone: Backbone) -> str | None:
 
 @contextmanager
 def _lent(backbone: Backbone, frame: pd.DataFrame) -> Iterator[tuple[nn.Module, Tensor, int]]:
-    """The network, frozen on the CPU, with a few of its inputs and the width of its predictions."""
+    """The network, or those of all folds, frozen on the CPU, with a few inputs and the width of a prediction."""
     import torch
 
     from denograd_engine.devices import dtype_of, frozen
@@ -255,22 +285,26 @@ def _lent(backbone: Backbone, frame: pd.DataFrame) -> Iterator[tuple[nn.Module, 
     inputs, _ = problem.gather(problem.known[:EXAMPLES])
     with frozen(backbone.module, torch.device("cpu")) as module:
         with torch.no_grad():
-            outputs = module(inputs).numel() // len(inputs)
+            outputs = backbone.networks[0](inputs).numel() // len(inputs)
         yield module, inputs, outputs
 
 
 class _Curve:
-    """Sends each epoch's losses to MLflow, in batches, and to whoever watches."""
+    """Sends each epoch's losses to MLflow, in batches, and to whoever watches; each fold has a curve of its own."""
 
-    def __init__(self, server: MlflowClient, run_id: str, epochs: int) -> None:
-        self.server, self.run_id, self.epochs = server, run_id, epochs
-        self.waiting: list[Epoch] = []
+    def __init__(self, server: MlflowClient, run_id: str, training: TrainingSettings) -> None:
+        self.server, self.run_id, self.training = server, run_id, training
+        self.waiting: list[tuple[int | None, Epoch]] = []
         self.sent = time.monotonic()
 
-    def __call__(self, epoch: Epoch) -> None:
-        self.waiting.append(epoch)
+    def __call__(self, fold: int | None, epoch: Epoch) -> None:
+        self.waiting.append((fold, epoch))
+        before, folds = fold or 0, self.training.folds or 1
+        share = (before + epoch.epoch / self.training.epochs) / folds
         text = f"epoch {epoch.epoch}, held-out loss {epoch.holdout_loss:.4f}"
-        listener().advanced("train_backbone", epoch.epoch / self.epochs, text)
+        if fold is not None:
+            text = f"fold {fold + 1} of {folds}, {text}"
+        listener().advanced("train_backbone", share, text)
         if time.monotonic() - self.sent > 1.0:
             self.flush()
 
@@ -279,8 +313,8 @@ class _Curve:
 
         now = int(time.time() * 1000)
         metrics = [
-            Metric(name, value, now, one.epoch)
-            for one in self.waiting
+            Metric(name if fold is None else f"{name}/fold {fold + 1}", value, now, one.epoch)
+            for fold, one in self.waiting
             for name, value in (("train_loss", one.train_loss), ("holdout_loss", one.holdout_loss))
         ]
         if metrics:

@@ -1,0 +1,62 @@
+"""The flow `watch`: drift is noticed, and told as an event that has the data set cleaned again."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid5
+
+from prefect import flow
+from prefect.events import emit_event
+
+from denograd_flows.automations import DRIFT
+from denograd_flows.clean_flow import dataset_name
+from denograd_flows.exclusion import alone
+from denograd_tasks.home import sweep_scratch
+from denograd_tasks.settings import Settings
+from denograd_tasks.stages.watch import look, tell
+from denograd_tasks.store import open_store
+from denograd_tasks.watch.bookmark import Alarm, Watched, write_bookmark
+
+NAMESPACE = UUID("0c1f3f0a-6f7e-4a53-9f0b-64726966742e")
+
+
+@flow(name="watch", flow_run_name=dataset_name, validate_parameters=True)
+def watch(settings: Settings) -> Watched:
+    """Compare what arrived since the last look with what the newest version was made from.
+
+    A drift holds until a new version is published, and its event is emitted once; one that is killed between the event
+    and its bookmark emits the same event again, under the same id.
+
+    Args:
+        settings: The configuration, from `load_settings` or built in code.
+
+    Raises:
+        StoreError: If nothing is published, or what is needed of it is missing or damaged.
+        DataError: If the source cannot be used, or has not the columns that it had.
+        ServiceError: If a service does not answer.
+    """
+    with alone(f"watch {settings.dataset}", wait=True):
+        sweep_scratch()
+        looked = look(settings)
+        if looked.raised and looked.watched.alarm is not None:
+            _emit(looked.watched, looked.watched.alarm, looked.bookmark.version)
+        write_bookmark(open_store(settings.publish.root), settings.dataset, looked.bookmark)
+    tell(looked.watched, looked.bookmark.version, settings)
+    return looked.watched
+
+
+def _emit(watched: Watched, alarm: Alarm, version: str) -> None:
+    emit_event(
+        event=DRIFT,
+        resource={
+            "prefect.resource.id": f"denograd.dataset.{watched.dataset}",
+            "prefect.resource.name": watched.dataset,
+        },
+        payload={
+            "version": watched.version,
+            "severity": watched.severity,
+            "evidence": alarm.evidence,
+            "columns": alarm.columns,
+            "kinds": alarm.kinds,
+        },
+        id=uuid5(NAMESPACE, version),
+    )

@@ -1,0 +1,57 @@
+"""One run of a data set at a time, on one machine and on several."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from denograd_flows.exclusion import Occupied, alone
+
+
+@pytest.mark.usefixtures("denograd")
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "another machine"])
+def test_the_second_is_told_or_waits(elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, order = f"shared-{elsewhere}", []
+    with alone(name, wait=False):
+        if elsewhere:
+            monkeypatch.setenv("DENOGRAD_HOME", str(tmp_path / "another"))
+        with pytest.raises(Occupied, match=name), alone(name, wait=False):
+            pass
+
+        def second() -> None:
+            with alone(name, wait=True):
+                order.append("second")
+
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(2)
+        order.append("first")
+    waiting.join(90)
+    assert order == ["first", "second"]
+    with alone(name, wait=False):
+        order.append("third")
+    assert order[-1] == "third"
+
+
+@pytest.mark.usefixtures("denograd")
+def test_data_sets_do_not_exclude_each_other() -> None:
+    with alone("one", wait=False), alone("other", wait=False):
+        pass
+
+
+def test_a_run_that_is_not_to_wait_is_cancelled(denograd: Any, config: Callable[..., Path], home: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    with alone("occupied", wait=False):
+        ran = denograd("run", config(dataset="occupied", on_conflict="cancel"), "--json")
+    assert ran.code == 1
+    assert ran.json["error"] == "Occupied"
+    assert ran.json["problem"] == "another run of occupied is at work"
+    with get_client(sync_client=True) as server:
+        runs = [run for run in server.read_flow_runs() if run.name == "occupied"]
+    assert [(run.state.name, run.state.message) for run in runs if run.state] == [("Cancelled", ran.json["problem"])]
+    assert not (home / "published").exists()
