@@ -8,7 +8,14 @@ from contextlib import ExitStack
 import pytest
 from support import ignored_leaks
 
-LONGEST = ("test_interruptions.py", "test_installation.py", "test_demo.py", "test_command.py")
+LONGEST = (
+    "test_append.py",
+    "test_stack.py",
+    "test_interruptions.py",
+    "test_installation.py",
+    "test_demo.py",
+    "test_command.py",
+)
 """Files that come first, so that parallel workers end together."""
 
 

@@ -184,13 +184,13 @@ def test_a_worker_runs_it_by_hand_and_after_drift(
 ) -> None:
     from prefect.events import emit_event
 
-    for dataset in ("drifting", "asked"):
+    for dataset in ("moved", "asked"):
         assert denograd("deploy", config(dataset=dataset, refine={"max_epochs": 3})).code == 0
     server.create_flow_run_from_deployment(server.read_deployment_by_name("clean/asked").id)
-    event = emit_event("denograd.drift.detected", {"prefect.resource.id": "denograd.dataset.drifting"})
+    event = emit_event("denograd.drift.detected", {"prefect.resource.id": "denograd.dataset.moved"})
     until = time.monotonic() + 60
-    drifting = server.read_deployment_by_name("clean/drifting").id
-    while not any(run.deployment_id == drifting for run in server.read_flow_runs()) and time.monotonic() < until:
+    moved = server.read_deployment_by_name("clean/moved").id
+    while not any(run.deployment_id == moved for run in server.read_flow_runs()) and time.monotonic() < until:
         time.sleep(0.3)
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", "denograd"]
     environment = clean_environment(home) | {"PREFECT_API_URL": str(server.api_url).rstrip("/")}
@@ -200,7 +200,7 @@ def test_a_worker_runs_it_by_hand_and_after_drift(
     assert done.returncode == 0, done.stderr
     found = {path.parts[-3]: json.loads(path.read_text())["run"] for path in home.glob("published/*/versions/*.json")}
     assert {name: (run["trigger"], run["event"]) for name, run in found.items()} == {
-        "drifting": ("drift", str(event.id)),
+        "moved": ("drift", str(event.id)),
         "asked": ("deployment", None),
     }, done.stdout
     tags = server.read_flow_run(found["asked"]["flow_run_id"]).tags

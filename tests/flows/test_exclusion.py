@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def test_the_second_is_told_or_waits(elsewhere: bool, tmp_path: Path, monkeypatc
             with alone(name, wait=True):
                 order.append("second")
 
-        waiting = threading.Thread(target=second)
+        waiting = threading.Thread(target=copy_context().run, args=(second,))  # with this test's server
         waiting.start()
         waiting.join(2)
         order.append("first")

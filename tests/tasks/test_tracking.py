@@ -88,6 +88,7 @@ def test_the_run_names_snapshot_model_version_and_manifest(table_run):
         "denograd.dataset": "readings",
         "denograd.model": table_run.backbone.digest,
         "denograd.version": "readings@1",
+        "denograd.strength": "1.0",
         "denograd.manifest": table_run.version.digest,
     }
     assert run.info.run_name == f"readings-{table_run.snapshot.digest[:8]}"
