@@ -82,7 +82,7 @@ def test_a_refusal_names_gate_value_bound_and_remedy(denograd: Any, config: Call
     for words in ("refused, in quarantine", "swd is 0.", "at most 1e-09", "try: raise refine.tau"):
         assert words in ran.out
     kept = {path.name for path in (home / "published/readings/quarantine").rglob("*") if path.is_file()}
-    assert kept == {"part-00000.parquet", "verdict.json", "report.html"}
+    assert kept == {"part-00000.parquet", "verdict.json", "report.html", "manifest.json"}
     assert not list((home / "published/readings").glob("data/*/*"))
     assert not list(home.rglob("versions/*.json"))
 

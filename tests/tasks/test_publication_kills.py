@@ -16,6 +16,7 @@ from denograd_tasks.audit.verify import verify
 from denograd_tasks.litter import GRACE, LONGEST_RUN, collect, litter_of
 from denograd_tasks.refusals import find_refusal, refusals, release
 from denograd_tasks.store import Store
+from denograd_tasks.tracking import client
 from denograd_tasks.versions import numbers, read_manifest
 
 CHILD = """
@@ -70,7 +71,7 @@ def do(work, root):
 
 @pytest.fixture
 def killed(table_run, tmp_path):
-    """Kills before every change; returns the work, and the root that each kill left."""
+    """Kills before every change; returns the work, and the root that each kill left. Its run in MLflow keeps its tags."""
 
     def killed(what):
         names = ("snapshot", "checked", "backbone", "refined", "verdict", "page")
@@ -95,7 +96,11 @@ def killed(table_run, tmp_path):
         roots = sorted((path for path in tmp_path.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
         return work, [Store(str(root)) for root in roots]
 
-    return killed
+    server, run_id = client(table_run.settings.tracking.uri), table_run.backbone.run_id
+    tags = server.get_run(run_id).data.tags
+    yield killed
+    for name, value in tags.items():
+        server.set_tag(run_id, name, value)
 
 
 def _copy(root, to):
@@ -128,7 +133,7 @@ def require_tidy(store, monkeypatch):
 
 def test_a_killed_publication_is_whole_or_absent_and_the_next_one_finishes_it(killed, monkeypatch):
     work, stores = killed("publish")
-    assert len(stores) == 5  # the clock's object written and deleted, the manifest, MLflow; and unharmed
+    assert len(stores) == 7  # two files of the profile, the clock's object twice, the manifest, MLflow; and unharmed
     seen = []
     for store in stores:
         seen.append(require_whole_or_absent(store))
@@ -136,12 +141,13 @@ def test_a_killed_publication_is_whole_or_absent_and_the_next_one_finishes_it(ki
         assert (version.number, version.already) == (1, bool(seen[-1]))
         assert require_whole_or_absent(store) == [1]
         require_tidy(store, monkeypatch)
-    assert seen == [[], [], [], [1], [1]]
+    assert seen == [*[[]] * 5, [1], [1]]
 
 
 def test_a_killed_quarantine_loses_no_data_and_the_next_one_finishes_it(killed):
     work, stores = killed("quarantine")
-    assert len(stores) == 6  # data, their removal from where they were staged, verdict, report, manifest; and unharmed
+    # two files of the profile, data, their removal from where they were staged, verdict, report, manifest; and unharmed
+    assert len(stores) == 8
     for store in stores:
         refined = work.records["refined"].model_copy(update={"root": store.root})
         assert refined.located() is not None

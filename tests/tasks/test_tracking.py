@@ -97,9 +97,11 @@ def test_the_run_names_snapshot_model_version_and_manifest(table_run):
 
 def test_the_model_is_registered_as_champion_with_a_signature(table_run):
     server = client(table_run.settings.tracking.uri)
+    every = {int(one.version): one.run_id for one in server.search_model_versions("name='readings'")}
+    number = int(table_run.backbone.model_uri.rpartition("/")[2])
+    assert every[number] == table_run.backbone.run_id
     champion = server.get_model_version_by_alias("readings", "champion")
-    assert f"models:/readings/{champion.version}" == table_run.backbone.model_uri
-    assert champion.run_id == table_run.backbone.run_id
+    assert int(champion.version) == max(every)  # of this run, or of a later one of the same registry
     with fluent(table_run.settings.tracking.uri):
         signature = mlflow.models.get_model_info(table_run.backbone.model_uri).signature
     assert signature.inputs.inputs[0].shape[0] == signature.outputs.inputs[0].shape[0] == -1
