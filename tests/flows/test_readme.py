@@ -50,7 +50,7 @@ def test_the_gates_bounds_are_the_defaults(text: str) -> None:
 def test_the_output_shown_has_every_stage(text: str) -> None:
     from denograd_flows.live import NAMES
 
-    demonstration = text.split("## Your own data")[0]
+    demonstration = text.split("## Your own data", maxsplit=1)[0]
     shown = re.findall(r"^    +✓ (.{16})", demonstration, flags=re.M)
     assert {one.strip() for one in shown} == set(NAMES.values()) - {"Quarantine"}
 

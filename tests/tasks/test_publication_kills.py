@@ -71,7 +71,7 @@ def do(work, root):
 
 @pytest.fixture
 def killed(table_run, tmp_path):
-    """Kills before every change; returns the work, and the root that each kill left. Its run in MLflow keeps its tags."""
+    """Kills before every change; returns the work, and the root that each left. Its run keeps its tags."""
 
     def killed(what):
         names = ("snapshot", "checked", "backbone", "refined", "verdict", "page")
