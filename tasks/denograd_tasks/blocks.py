@@ -19,8 +19,11 @@ from denograd_engine.errors import ConfigError, ServiceError
 
 REFERENCE = "block:"
 ABOUT = HttpUrl("https://pypi.org/project/prefect-denograd/")
-IMAGES = "https://cdn.sanity.io/images/3ugk85nk/production"
-"""Where Prefect's own blocks have theirs."""
+LOGO = HttpUrl(
+    "https://raw.githubusercontent.com/PrefectHQ/prefect/420d0d6a78bb6df1fc18bcf188fdad43c1d22ea9"
+    "/assets/block-logos/filesystem.png"
+)
+"""That of Prefect's own file systems."""
 
 KEPT = 60
 """Seconds after which a block is asked for again."""
@@ -44,7 +47,7 @@ class DenogradStore(Block):
     _block_type_name = "DenoGrad Store"
     _block_type_slug = "denograd-store"
     _documentation_url = ABOUT
-    _logo_url = HttpUrl(f"{IMAGES}/ad39089fa66d273b943394a68f003f7a19aa850e-48x48.png")
+    _logo_url = LOGO
 
     root: str = Field(min_length=1, description="A folder, or a URL such as s3://bucket/prefix.")
     options: SecretDict | None = Field(
@@ -70,7 +73,7 @@ class DenogradTracking(Block):
     _block_type_name = "DenoGrad Tracking"
     _block_type_slug = "denograd-tracking"
     _documentation_url = ABOUT
-    _logo_url = HttpUrl(f"{IMAGES}/e86b41bc0f9c99ba9489abeee83433b43d5c9365-48x48.png")
+    _logo_url = LOGO
 
     uri: str = Field(min_length=1, description="MLflow's tracking URI, without credentials.")
     token: SecretStr | None = Field(default=None, description="Sent as a bearer token.")
