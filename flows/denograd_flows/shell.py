@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -118,6 +119,7 @@ def opened(as_json: bool, verbose: bool) -> Iterator[Shell]:
     except (typer.Exit, SystemExit):
         raise
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further press would end the clean-up at exit half-way
         typer.secho("Interrupted. The next run goes on after the last finished stage.", err=True)
         raise typer.Exit(130) from None
     except Exception as raised:
