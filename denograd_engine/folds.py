@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -97,8 +97,8 @@ def shares(problem: Problem, fold: NDArray[np.int64], folds: int) -> list[Proble
         fold: Of each row of the table, shape (rows,).
         folds: How many there are.
     """
-    placed = _placed(problem, fold)
-    about = (touching(problem, placed == number)[problem.known] for number in range(folds))
+    of_fold = placed(problem, fold)
+    about = (touching(problem, of_fold == number)[problem.known] for number in range(folds))
     return [replace(problem, known=problem.known[which]) for which in about]
 
 
@@ -113,25 +113,26 @@ def put_together(problem: Problem, fold: NDArray[np.int64], outcomes: Sequence[t
         fold: Of each row of the table, shape (rows,).
         outcomes: Each with the number of its fold; at least one.
     """
-    placed = _placed(problem, fold)
-    own = [placed[_stands_for(problem, outcome.items)] == number for number, outcome in outcomes]
+    of_fold = placed(problem, fold)
+    own = [of_fold[stands_for(problem, outcome.items)] == number for number, outcome in outcomes]
     joined = {
         name: torch.cat([getattr(outcome, name)[kept] for (_, outcome), kept in zip(outcomes, own, strict=True)])
         for name in ("items", "status", "iterations", "before", "after")
     }
     shift = torch.zeros_like(problem.cells)
     for number, outcome in outcomes:
-        shift += torch.where(placed[:, None] == number, outcome.shift, 0.0)
+        shift += torch.where(of_fold[:, None] == number, outcome.shift, 0.0)
     epochs = max(outcome.epochs for _, outcome in outcomes)
     interrupted = any(outcome.interrupted for _, outcome in outcomes)
     return Outcome(shift=shift, epochs=epochs, interrupted=interrupted, **joined)
 
 
-def _placed(problem: Problem, fold: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(fold[problem.order]).to(problem.cells.device)
+def placed(problem: Problem, values: NDArray[Any]) -> Tensor:
+    """Values of the rows of a table, shape (rows,), in the problem's order."""
+    return torch.from_numpy(values[problem.order]).to(problem.cells.device)
 
 
-def _stands_for(problem: Problem, items: Tensor) -> Tensor:
+def stands_for(problem: Problem, items: Tensor) -> Tensor:
     """The row of each item: of a window, the nearest that it predicts."""
     return problem.windows.predicted(problem.windows.starts[items]) if isinstance(problem, Series) else items
 

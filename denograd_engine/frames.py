@@ -8,6 +8,7 @@ clean columns it is the ordinary standard deviation to within a few per cent.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,13 +188,15 @@ class Encoder:
         raw = np.empty((len(names), len(frame)))
         for at, name in enumerate(names):
             raw[at] = _numbers(frame[name])
-        present = ~np.isnan(raw)
-        if np.isinf(raw).any():
+        finite = np.isfinite(raw)
+        complete = bool(finite.all())
+        present = finite if complete else ~np.isnan(raw)
+        if not complete and np.isinf(raw).any():
             for at, name in enumerate(names):
                 _require_finite(raw[at], self.schema[name], frame.index)
         raw -= np.array([scale.center for scale in self.scales])[:, None]
         raw /= self.spreads[:, None]
-        for at in np.flatnonzero(~present.all(axis=1)).tolist():
+        for at in np.flatnonzero(~present.all(axis=1)).tolist() if not complete else ():
             raw[at] = self._impute(frame, raw[at], self.scales[at].imputed)
         return raw.T, present.T
 
@@ -208,8 +211,9 @@ class Encoder:
         kinds: dict[str, str] = {} if series is None else dict.fromkeys((series.time, *series.entity), "")
         kinds |= {context.name: context.kind for context in self.contexts} | dict.fromkeys(self.schema.cells, "cell")
         kinds |= {} if self.schema.label is None else {self.schema.label: ""}
+        counts = Counter(frame.columns)
         for name, kind in kinds.items():
-            count = int((frame.columns == name).sum())
+            count = counts[name]
             if count != 1:
                 problem = f"there is no column {name!r}" if count == 0 else f"column {name!r} occurs {count} times"
                 raise SchemaError(

@@ -59,6 +59,7 @@ class Local:
     Attributes:
         residual: See `Criterion.residual`.
         outside: Items outside the gate, shape (items,).
+        all_outside: Whether every item is.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class Local:
             self._predicted = module(self._leaf).reshape(len(cells.x), -1)
         self.predicted = self._predicted.detach()
         self.residual = criterion.residual(self.predicted, cells.y)
-        self.outside = ~(self.residual.abs().amax(dim=1) <= tau)
+        self.outside = (_largest(self.residual.abs()) <= tau).logical_not_()  # not a number is outside
+        self.all_outside = bool(self.outside.all())
 
     def gradient(self) -> tuple[Tensor, Tensor | None]:
         """Gradients of each item's loss in x and y, times the weights; zero inside the gate. Free to be overwritten."""
@@ -100,7 +102,12 @@ class Local:
         return gradient
 
     def _inside_zero(self, values: Tensor) -> Tensor:
-        return torch.where(_beside(values, self.outside), values, 0.0)
+        return values if self.all_outside else torch.where(_beside(values, self.outside), values, 0.0)
+
+
+def _largest(sizes: Tensor) -> Tensor:
+    """Of each item, shape (items,)."""
+    return sizes[:, 0] if sizes.shape[1] == 1 else sizes.amax(dim=1)
 
 
 def _beside(values: Tensor, one_each: Tensor) -> Tensor:

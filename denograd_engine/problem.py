@@ -108,9 +108,9 @@ class Rows(Problem):
 
     def gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
         features = self.cells.shape[1] - len(self.target_at)
-        cells = self.cells[items]
-        y = self.labels[items][:, None] if len(self.labels) else cells[:, features:]
-        return torch.cat([cells[:, :features], self.context[items]], dim=1), y
+        x = self.cells[:, :features].index_select(0, items)
+        y = self.labels[items][:, None] if len(self.labels) else self.cells[:, features:].index_select(0, items)
+        return torch.cat([x, self.context[items]], dim=1) if self.context.shape[1] else x, y
 
     def scatter_(self, into: Tensor, items: Tensor, x: Tensor, y: Tensor | None) -> None:
         features = self.cells.shape[1] - len(self.target_at)

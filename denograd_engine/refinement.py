@@ -16,7 +16,7 @@ from denograd_engine.descent import Outcome, Progress, Settings, Stop
 from denograd_engine.devices import batch_size_for, dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError
 from denograd_engine.folds import fold_of, put_together, shares
-from denograd_engine.problem import Problem, pose
+from denograd_engine.problem import Problem, Rows, pose
 from denograd_engine.restoration import Restoration
 from denograd_engine.smoothing import Smoothing
 from denograd_engine.summary import Summary, Totals
@@ -203,7 +203,9 @@ def _limits(limits: tuple[NDArray[np.float64], NDArray[np.float64]], problem: Pr
 
 
 def _in_table_order(shift: Tensor, problem: Problem) -> NDArray[np.floating]:
-    moved = shift.cpu().numpy()
+    moved: NDArray[np.floating] = shift.cpu().numpy()
+    if isinstance(problem, Rows):
+        return moved
     placed = np.empty_like(moved)
     placed[problem.order] = moved
     return placed

@@ -35,6 +35,7 @@ def refine_rows(module: nn.Module, problem: Rows, rule: StepRule, settings: Sett
     if shares < 2:
         return _refine_share(module, problem, rule, settings, stop)
     parts = [replace(problem, known=known) for known in problem.known.tensor_split(shares)]
+    shift = torch.zeros_like(problem.cells)
     relays = [_Relay(stop, len(part.known)) for part in parts]
 
     def meanwhile() -> None:
@@ -45,7 +46,7 @@ def refine_rows(module: nn.Module, problem: Rows, rule: StepRule, settings: Sett
     stop.now()  # a deadline that is over already must not wait for the first poll
     try:
         outcomes = settings.workers.together(
-            lambda share: _refine_share(module, share[0], rule, settings, share[1]),
+            lambda share: _refine_share(module, share[0], rule, settings, share[1], shift),
             list(zip(parts, relays, strict=True)),
             meanwhile,
         )
@@ -53,11 +54,18 @@ def refine_rows(module: nn.Module, problem: Rows, rule: StepRule, settings: Sett
         stop.halt()
         raise
     meanwhile()
-    return _put_together(problem, outcomes)
+    return _put_together(outcomes)
 
 
-def _refine_share(module: nn.Module, problem: Rows, rule: StepRule, settings: Settings, stop: Stop | _Relay) -> Outcome:
-    work = _Work(module, problem, rule, settings)
+def _refine_share(
+    module: nn.Module,
+    problem: Rows,
+    rule: StepRule,
+    settings: Settings,
+    stop: Stop | _Relay,
+    shift: Tensor | None = None,
+) -> Outcome:
+    work = _Work(module, problem, rule, settings, torch.zeros_like(problem.cells) if shift is None else shift)
     interrupted = False
     while work.unfinished and not interrupted:
         if stop.now():
@@ -80,16 +88,14 @@ class _Relay:
         self.active = progress.active
 
 
-def _put_together(problem: Rows, outcomes: list[Outcome]) -> Outcome:
-    shift = outcomes[0].shift
-    for outcome in outcomes[1:]:
-        shift[outcome.items] = outcome.shift[outcome.items]
+def _put_together(outcomes: list[Outcome]) -> Outcome:
+    """Of shares that wrote to the same shift."""
     joined = {
         name: torch.cat([getattr(outcome, name) for outcome in outcomes])
         for name in ("items", "status", "iterations", "before", "after")
     }
     epochs = max(outcome.epochs for outcome in outcomes)
-    return Outcome(shift=shift, epochs=epochs, interrupted=any(one.interrupted for one in outcomes), **joined)
+    return Outcome(shift=outcomes[0].shift, epochs=epochs, interrupted=any(one.interrupted for one in outcomes), **joined)
 
 
 @dataclass
@@ -133,9 +139,13 @@ class _Set:
 
 
 class _Work:
-    """The rows of a problem: waiting, under way, done."""
+    """The rows of a problem: waiting, under way, done.
 
-    def __init__(self, module: nn.Module, problem: Rows, rule: StepRule, settings: Settings) -> None:
+    Args:
+        shift: Zeros, shape (rows, P), where those that are done are written.
+    """
+
+    def __init__(self, module: nn.Module, problem: Rows, rule: StepRule, settings: Settings, shift: Tensor) -> None:
         self.module, self.problem, self.rule, self.settings = module, problem, rule, settings
         self.items = problem.known
         self.count, self.waiting, self.done = len(self.items), 0, 0
@@ -144,7 +154,7 @@ class _Work:
         self.alike = bool(problem.movable.all()) and not problem.context.shape[1] and bool((self.variances == 1).all())
         device, dtype = problem.cells.device, problem.cells.dtype
         residual = problem.outputs if not len(problem.labels) else 1
-        self.shift = torch.zeros_like(problem.cells)
+        self.shift = shift
         self.before = torch.full((self.count, residual), torch.nan, dtype=dtype, device=device)
         self.after = self.before.clone()
         self.iterations = torch.zeros(self.count, dtype=torch.int64, device=device)
@@ -165,18 +175,18 @@ class _Work:
             if not self.fresh:
                 self.oldest = self.passes
             self.set = self.set.join(self._next(room)) if self.fresh else self._next(room)
-        outside, stuck = self._step()
+        outside, stuck, nobody = self._step()
         self.stuck = stuck
         self.passes += 1
         under_way = self.set
-        under_way.steps += outside & ~stuck
-        finished = ~outside | stuck
+        finished = torch.zeros_like(outside) if nobody else ~outside | stuck
+        under_way.steps += 1 if nobody else outside & ~stuck
         if self.passes - self.oldest >= self.settings.max_epochs:
             finished |= under_way.steps >= self.settings.max_epochs
             self.oldest = self.passes - int(torch.where(finished, 0, under_way.steps).max())
             self._retire(finished, outside, stuck)
             return True
-        if int(finished.sum()) >= COMPACT_AT * len(under_way):
+        if not nobody and int(finished.sum()) >= COMPACT_AT * len(under_way):
             self._retire(finished, outside, stuck)
             return True
         return False
@@ -227,17 +237,19 @@ class _Work:
             y = torch.where(weight_y > 0, y.clamp(low[features:], high[features:]), y)
         return x, y
 
-    def _step(self) -> tuple[Tensor, Tensor]:
-        """Move the working set; who was outside the gate, and who of them is stuck."""
-        moving, outside, stuck, residual = self.set, [], [], []
+    def _step(self) -> tuple[Tensor, Tensor, bool]:
+        """Move the working set; who was outside the gate, who of them is stuck, and whether nobody finished."""
+        moving, outside, stuck, residual, nobody = self.set, [], [], [], True
 
         def one(part: slice) -> None:
             cells = moving.cells.part(part)
+            nonlocal nobody
             local = Local(self.module, self.settings.criterion, cells, self.settings.tau, self.settings.smoother)
             step = self.rule.step(local)
             self._take(cells, step)
             outside.append(local.outside)
-            stuck.append(step.stuck)
+            stuck.append(torch.zeros_like(local.outside) if step.stuck is None else step.stuck)
+            nobody &= local.all_outside and step.stuck is None
             residual.append(local.residual)
 
         in_parts(one, len(moving), self.settings.batch_size)
@@ -246,7 +258,7 @@ class _Work:
             if self.settings.limits is None:
                 self.before[moving.place[self.fresh :]] = moving.residual[self.fresh :]
             self.fresh = len(moving)
-        return _joined(outside), _joined(stuck)
+        return _joined(outside), _joined(stuck), nobody
 
     def _take(self, cells: Cells, step: Step) -> None:
         """Add the step to the cells, in place, and hold them within their bounds."""
@@ -262,9 +274,11 @@ class _Work:
             cells.from_y.add_(y - cells.y)
 
     def _retire(self, finished: Tensor, outside: Tensor, stuck: Tensor) -> None:
-        everyone = bool(finished.all())
-        gone, left = (self.set, self._next(0)) if everyone else (self.set.keep(finished), self.set.keep(~finished))
-        outside, stuck = outside[finished], stuck[finished]
+        if bool(finished.all()):
+            gone, left, left_stuck = self.set, self._next(0), stuck[:0]
+        else:
+            gone, left, left_stuck = self.set.keep(finished), self.set.keep(~finished), stuck[~finished]
+            outside, stuck = outside[finished], stuck[finished]
         place, row, features = gone.place, self.items[gone.place], self.features
         self.shift[row, :features] = gone.x[:, :features] - self.problem.cells[row, :features]
         if gone.weight_y is not None:
@@ -276,11 +290,13 @@ class _Work:
                 self.crossed[place] = (residual * gone.previous < 0).any(dim=1) & outside
             moved = outside & ~stuck
             self.after[place] = residual
-            if bool(moved.any()):
+            if len(gone) and bool(moved.all()):
+                self.after[place] = self._residual(gone)
+            elif bool(moved.any()):
                 self.after[place[moved]] = self._residual(gone.keep(moved))
         else:
             self.before[place] = self.after[place] = self._residual(gone)
-        self.set, self.stuck, self.fresh = left, self.stuck[~finished], len(left)
+        self.set, self.stuck, self.fresh = left, left_stuck, len(left)
         self.done += len(gone)
 
     def _residual(self, rows: _Set) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from denograd_engine.descent import Outcome, Status
@@ -77,7 +78,7 @@ class Summary:
             finite = values[values.isfinite()].double()
             self._squares[name][0] += float(finite.square().sum())
             self._squares[name][1] += finite.numel()
-        self._correction[start : start + len(shift)] = np.sqrt(np.square(shift, dtype=np.float64).sum(axis=1))
+        self._correction[start : start + len(shift)] = _lengths(shift)
         self._items += len(at)
         self._epochs = max(self._epochs, outcome.epochs)
         self._interrupted |= outcome.interrupted
@@ -120,6 +121,11 @@ class Summary:
             residual_after=after,
             interrupted=self._interrupted,
         )
+
+
+def _lengths(shift: NDArray[np.floating]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = torch.linalg.vector_norm(torch.from_numpy(shift), dim=1, dtype=torch.float64).numpy()
+    return lengths
 
 
 def _largest(residual: Tensor) -> NDArray[np.floating]:

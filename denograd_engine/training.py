@@ -15,12 +15,15 @@ from denograd_engine import backbones
 from denograd_engine.criteria import Criterion, CrossEntropy, criterion
 from denograd_engine.devices import dtype_of, frozen, resolve_device
 from denograd_engine.errors import ConfigError, DenogradError, SchemaError, TooFewRowsError
+from denograd_engine.folds import placed, predicting
 from denograd_engine.frames import Encoder
-from denograd_engine.problem import Problem, pose
+from denograd_engine.problem import FEWEST_ITEMS, Problem, pose, require_enough
 from denograd_engine.user_code import CRITERION
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from denograd_engine.schema import Schema
 
@@ -78,6 +81,19 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A network of the same architecture, fitted to other rows of the same columns, that training goes on from.
+
+    Attributes:
+        weights: Its parameters and buffers by name, of its own scaling: they are where the search begins, no more.
+        unseen: Rows that it was not fitted to, shape (rows,). Only these are held out: others it may know by heart.
+    """
+
+    weights: Mapping[str, Tensor]
+    unseen: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A fitted network with the scaling that it was fitted on.
 
@@ -121,6 +137,7 @@ def train(
     arguments: Mapping[str, Any] | None = None,
     training: Training | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    start: Start | None = None,
 ) -> Backbone:
     """Fit a backbone to a table or series as it is, noise included.
 
@@ -131,18 +148,23 @@ def train(
         arguments: Keyword arguments of a backbone named by `kind`.
         training: How to fit.
         on_epoch: Called after each epoch; an exception that it raises ends the training.
+        start: Where to go on from; what comes out is no worse than it on the part held out. None: random weights.
 
     Raises:
         SchemaError: If a refined column or a target is infinite, constant or empty, or if there is nothing to
             predict from.
         TimeAxisError: If the rows do not form series as the schema says.
-        TooFewRowsError: If there is too little to train on.
-        ConfigError: If the backbone or device is unknown, or does not fit the data.
+        TooFewRowsError: If there is too little to train on, or to judge it by.
+        ConfigError: If the backbone or device is unknown, or does not fit the data, or the start does not fit it.
     """
     training = training or Training()
     problem, encoder = posed(frame, schema, kind, training)
     fitted, held_out = problem.split(training.holdout, training.seed)
-    return fit_network(problem, encoder, (fitted, held_out, held_out), kind, arguments, training, on_epoch)
+    weights = None
+    if start is not None:
+        held_out, weights = held_out[predicting(problem, placed(problem, start.unseen))[held_out]], start.weights
+        require_enough(len(held_out), FEWEST_ITEMS, "new rows")
+    return fit_network(problem, encoder, (fitted, held_out, held_out), kind, arguments, training, on_epoch, weights)
 
 
 def posed(
@@ -171,6 +193,7 @@ def fit_network(
     arguments: Mapping[str, Any] | None,
     training: Training,
     on_epoch: Callable[[Epoch], None] | None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Backbone:
     """Fit a network to some items.
 
@@ -182,6 +205,7 @@ def fit_network(
         arguments: Of the backbone.
         training: How to fit.
         on_epoch: Called after each epoch.
+        weights: To go on from; None draws them.
     """
     fitted, held_out, judged = items
     if not len(fitted) or not len(held_out):
@@ -195,8 +219,11 @@ def fit_network(
             usual = backbones.DEFAULTS["table" if encoder.schema.series is None else "series"]
             module = backbones.build(kind or usual, problem.input_shape, problem.outputs, arguments)
         module.to(device)
-        _require_fit(module, problem)
-        history = _fit(module, problem, fitted, held_out, training, _criterion(training.criterion, encoder), on_epoch)
+        require_fit(module, problem)
+        loss, goes_on = _criterion(training.criterion, encoder), weights is not None
+        if weights is not None:
+            _take(weights, module)
+        history = _fit(module, problem, fitted, held_out, training, loss, on_epoch, goes_on)
     return _judged(module, encoder, problem, judged, training, history)
 
 
@@ -222,7 +249,7 @@ def assess(
     training = training or Training()
     encoder = schema if isinstance(schema, Encoder) else Encoder.fit(frame, schema)
     problem = pose(frame, encoder, resolve_device(training.device), dtype_of(module))
-    _require_fit(module, problem)
+    require_fit(module, problem)
     _, held_out = problem.split(training.holdout, training.seed)
     return _judged(module, encoder, problem, held_out, training, ())
 
@@ -236,7 +263,7 @@ def _judged(
     history: tuple[Epoch, ...],
 ) -> Backbone:
     loss = _criterion(training.criterion, encoder)
-    predicted, y = _held_out(module, problem, held_out)
+    predicted, y = predictions(module, problem, held_out)
     return Backbone(
         module=module.cpu(),
         encoder=encoder,
@@ -259,7 +286,12 @@ def _criterion(named: str | Callable[[Tensor, Tensor], Tensor] | None, encoder: 
     return chosen
 
 
-def _require_fit(module: nn.Module, problem: Problem) -> None:
+def require_fit(module: nn.Module, problem: Problem) -> None:
+    """Refuse a network that does not map these inputs to these targets.
+
+    Raises:
+        ConfigError: Says what it does instead.
+    """
     x, _ = problem.gather(problem.known[:2])
     found = None
     try:
@@ -282,6 +314,15 @@ def _require_fit(module: nn.Module, problem: Problem) -> None:
         )
 
 
+def _take(weights: Mapping[str, Tensor], module: nn.Module) -> None:
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ConfigError(
+            "the weights to go on from are those of another network", found=str(error).splitlines()[0][:200]
+        ) from None
+
+
 def _fit(
     module: nn.Module,
     problem: Problem,
@@ -290,6 +331,7 @@ def _fit(
     training: Training,
     loss: Criterion,
     on_epoch: Callable[[Epoch], None] | None,
+    goes_on: bool,
 ) -> tuple[Epoch, ...]:
     condition: Callable[[Tensor, Tensor], None] | None = getattr(module, "condition", None)
     if condition is not None:
@@ -299,6 +341,8 @@ def _fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, training.epochs))
     generator = torch.Generator().manual_seed(training.seed)
     best, best_weights, waited = math.inf, copy.deepcopy(module.state_dict()), 0
+    if goes_on:
+        best = _mean_loss(module, problem, held_out, loss)
     history = []
     for number in range(1, training.epochs + 1):
         module.train()
@@ -315,9 +359,7 @@ def _fit(
             optimiser.step()
             total += float(cost.detach()) * len(items)
         schedule.step()
-        predicted, targets = _held_out(module, problem, held_out)
-        judged = loss.loss(predicted, targets).mean() / targets.shape[1]
-        epoch = Epoch(number, total / len(order), float(judged))
+        epoch = Epoch(number, total / len(order), _mean_loss(module, problem, held_out, loss))
         history.append(epoch)
         if not math.isfinite(epoch.holdout_loss):
             raise DenogradError(
@@ -337,12 +379,17 @@ def _fit(
     return tuple(history)
 
 
-def _held_out(module: nn.Module, problem: Problem, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions for the held-out items, shape (items, outputs), and their targets, shape (items, T)."""
-    predictions, targets = [], []
+def _mean_loss(module: nn.Module, problem: Problem, items: Tensor, loss: Criterion) -> float:
+    predicted, targets = predictions(module, problem, items)
+    return float(loss.loss(predicted, targets).mean() / targets.shape[1])
+
+
+def predictions(module: nn.Module, problem: Problem, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions for these items, shape (items, outputs), and their targets, shape (items, T)."""
+    predicted, targets = [], []
     with torch.no_grad(), frozen(module, problem.cells.device):
         for batch in torch.split(items, EVALUATION_BATCH):
             x, y = problem.gather(batch)
-            predictions.append(module(x).reshape(len(x), -1))
+            predicted.append(module(x).reshape(len(x), -1))
             targets.append(y)
-    return torch.cat(predictions), torch.cat(targets)
+    return torch.cat(predicted), torch.cat(targets)

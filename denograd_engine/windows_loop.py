@@ -75,7 +75,7 @@ class _Answer:
 
     residual: Tensor
     outside: Tensor
-    stuck: Tensor
+    stuck: Tensor | None
     cells: Tensor | None = None
     windows: tuple[Tensor, Tensor | None] | None = None
 
@@ -142,7 +142,8 @@ class _Asking:
         if first:
             self.before[at] = answer.residual
         self.crossed[at] = (answer.residual * self.last[at] < 0).any(dim=1) & answer.outside
-        self.last[at], self.outside[at], self.stalled[at] = answer.residual, answer.outside, answer.stuck
+        self.last[at], self.outside[at] = answer.residual, answer.outside
+        self.stalled[at] = False if answer.stuck is None else answer.stuck
 
     def _cells(self, live: Series, items: Tensor) -> Cells:
         x, y = live.gather(items)

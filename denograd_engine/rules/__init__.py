@@ -63,13 +63,13 @@ class Step:
     Attributes:
         x: Shape (items, ...), zero inside the gate.
         y: Shape (items, T), likewise; None where the targets stay.
-        stuck: Items outside the gate that have nowhere to go, shape (items,).
+        stuck: Items outside the gate that have nowhere to go, shape (items,); None where there are none.
         factor: What x and y are still to be multiplied by, shape (items,); None where they are the steps themselves.
     """
 
     x: Tensor
     y: Tensor | None
-    stuck: Tensor
+    stuck: Tensor | None
     factor: Tensor | None = None
 
     def add_to(self, x: Tensor, y: Tensor) -> None:
@@ -133,7 +133,7 @@ class GradientRule(StepRule):
             norm = torch.hypot(norm, torch.linalg.vector_norm(gradient_y, dim=1))
         factor, lost = self.scaled(norm, outside)
         if lost is None:
-            return Step(gradient_x, gradient_y, torch.zeros_like(outside), factor)
+            return Step(gradient_x, gradient_y, None, factor)
         for gradient in (gradient_x, gradient_y):
             if gradient is not None:
                 gradient[lost] = 0.0
@@ -144,8 +144,13 @@ class GradientRule(StepRule):
 
         An item inside the gate, whose gradient is zero, does not; unless the slope is infinite there: 0 times that.
         """
+        least = torch.finfo(norm.dtype).tiny ** 0.5
+        if len(norm):
+            shortest, longest = torch.stack(norm.aminmax()).tolist()
+            if least <= shortest and longest < torch.inf:
+                return self.factor(norm), None
         usable = (norm > 0) & (norm < torch.inf)
-        factor = self.factor(norm.clamp(torch.finfo(norm.dtype).tiny ** 0.5, torch.finfo(norm.dtype).max))
+        factor = self.factor(norm.clamp(least, torch.finfo(norm.dtype).max))
         lost = ~usable & (outside | (norm != 0))
         if not bool(lost.any()):
             return factor, None

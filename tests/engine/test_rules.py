@@ -28,7 +28,7 @@ def stepped(named, local):
     x, y = torch.zeros_like(local.cells.x), torch.zeros_like(local.cells.y)
     step = rule(*named).step(local)
     step.add_to(x, y)
-    return x, y, step.stuck
+    return x, y, torch.zeros_like(local.outside) if step.stuck is None else step.stuck
 
 
 class Rooted(nn.Module):
