@@ -134,7 +134,8 @@ def main(
         list[str] | None, typer.Option(help=f"Just these methods, {' and '.join(METHODS)} among them.")
     ] = None,
     models: Annotated[str, typer.Option(help="quick, all, or names with commas.")] = "quick",
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Seeds 0 to N-1.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="So many seeds.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, metavar="N", help="The first of them.")] = 0,
     rows: Annotated[int | None, typer.Option(help="At most so many of each data set.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes side by side.")] = None,
     unknown_noise: Annotated[bool, typer.Option("--unknown-noise", help="Do not tell methods its size.")] = False,
@@ -163,7 +164,8 @@ def main(
         Noise(one, std, not unknown_noise, factor)
         for one, std, factor in product(kind or ["gaussian"], noise or [0.2], told or [1.0])
     )
-    print_benchmark(work_off(Grid(tuple(found), noises, tuple(range(seeds))), out, jobs, console), console)
+    grid = Grid(tuple(found), noises, tuple(range(first_seed, first_seed + seeds)))
+    print_benchmark(work_off(grid, out, jobs, console), console)
 
 
 if __name__ == "__main__":
