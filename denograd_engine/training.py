@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from denograd_engine import backbones
+from denograd_engine.asking import EVALUATION_BATCH, predictions, require_fit
 from denograd_engine.criteria import Criterion, CrossEntropy, criterion
-from denograd_engine.devices import dtype_of, frozen, resolve_device
+from denograd_engine.devices import dtype_of, resolve_device
 from denograd_engine.errors import ConfigError, DenogradError, SchemaError, TooFewRowsError
 from denograd_engine.folds import placed, predicting
 from denograd_engine.frames import Encoder
-from denograd_engine.problem import FEWEST_ITEMS, Problem, pose, require_enough
+from denograd_engine.problem import FEWEST_ITEMS, Problem, pose
 from denograd_engine.user_code import CRITERION
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from denograd_engine.schema import Schema
-
-EVALUATION_BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def train(
     weights = None
     if start is not None:
         held_out, weights = held_out[predicting(problem, placed(problem, start.unseen))[held_out]], start.weights
-        require_enough(len(held_out), FEWEST_ITEMS, "new rows")
+        _require_judges(len(held_out))
     return fit_network(problem, encoder, (fitted, held_out, held_out), kind, arguments, training, on_epoch, weights)
 
 
@@ -286,31 +285,13 @@ def _criterion(named: str | Callable[[Tensor, Tensor], Tensor] | None, encoder: 
     return chosen
 
 
-def require_fit(module: nn.Module, problem: Problem) -> None:
-    """Refuse a network that does not map these inputs to these targets.
-
-    Raises:
-        ConfigError: Says what it does instead.
-    """
-    x, _ = problem.gather(problem.known[:2])
-    found = None
-    try:
-        with torch.no_grad(), frozen(module, x.device):
-            shape = tuple(module(x).shape)
-    except RuntimeError as error:
-        found = str(error).partition("\n")[0]
-    except Exception as error:  # a network of the user's may raise anything, and put the data in its words
-        found = f"{type(error).__name__} in its forward pass"
-    else:
-        if math.prod(shape) != len(x) * problem.outputs:
-            found = f"predictions of shape {shape} for {len(x)} items"
-    if found is not None or not list(module.parameters()):
-        targets = f"{problem.outputs} output" + "s" * (problem.outputs > 1)
-        raise ConfigError(
-            "the backbone does not fit the data",
-            expected=f"a network with weights that maps inputs of shape {problem.input_shape} to {targets}",
-            found=found,
-            where="backbone.kind",
+def _require_judges(found: int) -> None:
+    if found < FEWEST_ITEMS:
+        raise TooFewRowsError(
+            "too few of the held-out rows are new to the network that training is to go on from",
+            expected=f"at least {FEWEST_ITEMS}, to judge it by",
+            found=f"{found:,}",
+            remedy="collect more data, or begin with random weights",
         )
 
 
@@ -382,14 +363,3 @@ def _fit(
 def _mean_loss(module: nn.Module, problem: Problem, items: Tensor, loss: Criterion) -> float:
     predicted, targets = predictions(module, problem, items)
     return float(loss.loss(predicted, targets).mean() / targets.shape[1])
-
-
-def predictions(module: nn.Module, problem: Problem, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Predictions for these items, shape (items, outputs), and their targets, shape (items, T)."""
-    predicted, targets = [], []
-    with torch.no_grad(), frozen(module, problem.cells.device):
-        for batch in torch.split(items, EVALUATION_BATCH):
-            x, y = problem.gather(batch)
-            predicted.append(module(x).reshape(len(x), -1))
-            targets.append(y)
-    return torch.cat(predicted), torch.cat(targets)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from denograd_engine.asking import predictions, require_fit
 from denograd_engine.devices import dtype_of
 from denograd_engine.folds import fold_of, placed, predicting, stands_for
 from denograd_engine.posterior.faults import stuck
 from denograd_engine.posterior.fitting import LOOKED_AT
 from denograd_engine.posterior.folds import folds_of
 from denograd_engine.problem import Series, pose
-from denograd_engine.training import predictions, require_fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,4 +117,3 @@ def worth_blind(frame: pd.DataFrame, model: Posterior, rows: NDArray[np.bool_]) 
             spread = contexts.cells[there, column].double().var(correction=0).clamp_min(torch.finfo(torch.float32).tiny)
             skill[names[column]] = 1 - float(away[there, at].double().square().mean() / spread)
     return Worth(skill, int(asked.sum()) if skill else 0)
-

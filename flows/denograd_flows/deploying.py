@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from denograd_engine import __version__
 from denograd_engine.errors import ConfigError, ServiceError
 from denograd_flows.automations import HEARTBEAT, Subject, named
+from denograd_flows.environment import PATIENT
 from denograd_tasks.schedule import ScheduleSettings
 from denograd_tasks.settings import Settings, without_credentials
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
 
 Action = Literal["created", "updated", "unchanged", "removed"]
-SIGNS_OF_LIFE = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
+SIGNS_OF_LIFE = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT), **PATIENT}
 """Of the environment of deployed runs."""
+NOWHERE = UUID(int=0)
+"""Stands for the id of a deployment that there is not yet."""
 
 
 @dataclass(frozen=True)
@@ -69,47 +72,45 @@ class Change(BaseModel):
     name: str
 
 
-def deploy(settings: Settings, pool: str | None) -> list[Change]:
+def deploy(settings: Settings, pool: str | None, dry_run: bool = False) -> list[Change]:
     """Make the deployments and automations of a configuration, or change them to what it says.
 
     Args:
         settings: The configuration.
         pool: The work pool whose workers run them; None where this machine does, by `serve`.
+        dry_run: Whether to find out what would be done, and do nothing.
 
     Raises:
-        ConfigError: If there is no server, no such pool or block, or a secret in the configuration.
+        ConfigError: If there is no server, no such pool or block, a secret in the configuration, or a deployment of the
+            same data set in another publishing root.
         ServiceError: If the server does not answer as it should.
     """
     require_no_secrets(settings)
     with connected() as server:
-        changes, ids = [], {}
-        for one in FLOWS:
-            action, ids[one.name] = _deployment(server, one, settings, pool)
-            changes.append(Change(action=action, what="deployment", name=f"{one.name}/{settings.dataset}"))
-        subject = Subject(settings, ids, server)
-        for name, make in named(settings.dataset).items():
-            done = _automation(server, name, make(subject))
-            changes += [Change(action=done, what="automation", name=name)] if done else []
-    return changes
+        _require_own(server, settings)
+        changes = list(_deployed(server, settings, pool, dry_run=True))
+        return changes if dry_run else list(_deployed(server, settings, pool, dry_run=False))
 
 
-def undeploy(dataset: str) -> list[Change]:
-    """Remove what `deploy` made for a data set, and nothing else.
+def undeploy(settings: Settings) -> list[Change]:
+    """Remove what `deploy` made for a configuration, and nothing else.
 
     Raises:
-        ConfigError: If there is no server.
+        ConfigError: If there is no server, or the deployments are of another publishing root.
         ServiceError: If it does not answer as it should.
     """
     removed = []
     with connected() as server:
-        for name in named(dataset):
+        _require_own(server, settings)
+        for name in named(settings.dataset):
             if _automation(server, name, None):
                 removed.append(Change(action="removed", what="automation", name=name))
         for one in FLOWS:
-            found = _read(server, f"{one.name}/{dataset}")
+            name = f"{one.name}/{settings.dataset}"
+            found = _read(server, name)
             if found is not None:
                 server.delete_deployment(found.id)
-                removed.append(Change(action="removed", what="deployment", name=f"{one.name}/{dataset}"))
+                removed.append(Change(action="removed", what="deployment", name=name))
     return removed
 
 
@@ -214,7 +215,40 @@ def _texts(plain: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(value, f"{path}.{key}" if path else str(key))
 
 
-def _deployment(server: SyncPrefectClient, one: Deployed, settings: Settings, pool: str | None) -> tuple[Action, UUID]:
+def _deployed(server: SyncPrefectClient, settings: Settings, pool: str | None, dry_run: bool) -> Iterator[Change]:
+    """Everything in turn; a dry run comes first, so that what cannot be deployed is refused before anything is made."""
+    ids = {}
+    for one in FLOWS:
+        action, ids[one.name] = _deployment(server, one, settings, pool, dry_run)
+        yield Change(action=action, what="deployment", name=f"{one.name}/{settings.dataset}")
+    subject = Subject(settings, ids, server)
+    for name, make in named(settings.dataset).items():
+        done = _automation(server, name, make(subject), dry_run)
+        if done:
+            yield Change(action=done, what="automation", name=name)
+
+
+def _require_own(server: SyncPrefectClient, settings: Settings) -> None:
+    """Names of deployments are those of data sets, and one of this name may be of another publishing root."""
+    for one in FLOWS:
+        name = f"{one.name}/{settings.dataset}"
+        found = _read(server, name)
+        theirs = None if found is None else (found.parameters.get("settings") or {}).get("publish", {}).get("root")
+        if theirs not in (None, settings.publish.root):
+            raise ConfigError(
+                f"publish.root: the deployment {name} on this Prefect server publishes elsewhere",
+                expected=theirs,
+                found=settings.publish.root,
+                where=name,
+                remedy="choose another dataset, or remove that one with its own configuration: denograd undeploy, "
+                f"or prefect deployment delete {name}",
+            )
+
+
+def _deployment(
+    server: SyncPrefectClient, one: Deployed, settings: Settings, pool: str | None, dry_run: bool
+) -> tuple[Action, UUID]:
+    """Make a deployment as it is wanted; in a dry run, one that is to be made anew has the id `NOWHERE`."""
     from prefect.utilities.callables import parameter_schema
 
     wanted = content(one, settings) | {
@@ -226,11 +260,15 @@ def _deployment(server: SyncPrefectClient, one: Deployed, settings: Settings, po
     found = _read(server, f"{one.name}/{settings.dataset}")
     if found is not None and _same(found, wanted):
         return "unchanged", found.id
-    if found is not None and found.work_pool_name and not pool:
-        server.delete_deployment(found.id)  # a pool can be exchanged, but not taken away
+    anew = found is None or bool(found.work_pool_name and not pool)  # a pool can be exchanged, but not taken away
+    action: Action = "created" if found is None else "updated"
+    if dry_run:
+        return action, NOWHERE if anew or found is None else found.id
+    if anew and found is not None:
+        server.delete_deployment(found.id)
     flow_id = server.create_flow_from_name(one.name)
     made = server.create_deployment(flow_id, **wanted, paused=False, pull_steps=[])
-    return "created" if found is None else "updated", made
+    return action, made
 
 
 def _job(server: SyncPrefectClient, pool: str) -> dict[str, Any]:
@@ -269,22 +307,28 @@ def _same(found: DeploymentResponse, wanted: Mapping[str, Any]) -> bool:
     return all(asked[name] == there[name] for name in wanted)
 
 
-def _automation(server: SyncPrefectClient, name: str, wanted: AutomationCore | None) -> Action | None:
+def _automation(
+    server: SyncPrefectClient, name: str, wanted: AutomationCore | None, dry_run: bool = False
+) -> Action | None:
     """Make an automation as it is wanted, or remove it; returns None where there is none and none is wanted."""
     from prefect.events.schemas.automations import AutomationCore
 
     found = server.read_automations_by_name(name)
     if wanted is None:
-        for one in found:
+        for one in () if dry_run else found:
             server.delete_automation(one.id)
         return "removed" if found else None
     wanted = wanted.model_copy(update={"name": name})
     if not found:
-        server.create_automation(wanted)
+        if not dry_run:
+            server.create_automation(wanted)
         return "created"
     wanted = wanted.model_copy(update={"enabled": found[0].enabled})
     if AutomationCore.model_validate(found[0].model_dump()) == wanted:
         return "unchanged"
-    told = AutomationCore.model_validate(wanted.model_dump(exclude={"owner_resource"}))  # which is not to be changed
-    server.update_automation(found[0].id, told)
+    if not dry_run:
+        told = AutomationCore.model_validate(
+            wanted.model_dump(exclude={"owner_resource"})
+        )  # which is not to be changed
+        server.update_automation(found[0].id, told)
     return "updated"

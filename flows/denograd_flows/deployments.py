@@ -25,7 +25,12 @@ def register(app: typer.Typer) -> None:
         app.command(epilog=f"Example: `denograd {command.__name__} denograd.yaml`. {EXIT_CODES}")(command)
 
 
-def deploy(config: Config = CONFIG, as_json: AsJson = False, verbose: Verbose = False) -> None:
+def deploy(
+    config: Config = CONFIG,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Have workers run this configuration: on its schedule, after drift, or when asked in Prefect's UI.
 
     Deploying again changes what the configuration changed, and nothing else.
@@ -37,7 +42,10 @@ def deploy(config: Config = CONFIG, as_json: AsJson = False, verbose: Verbose = 
         shell.prepare()
         from denograd_flows import deploying
 
-        _show(shell, deploying.deploy(settings, settings.work_pool))
+        changes = deploying.deploy(settings, settings.work_pool, dry_run)
+        if dry_run and not as_json:
+            shell.say(f"{settings.dataset}: what deploying would do")
+        _show(shell, changes)
 
 
 def undeploy(config: Config = CONFIG, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -49,7 +57,7 @@ def undeploy(config: Config = CONFIG, as_json: AsJson = False, verbose: Verbose 
         shell.prepare()
         from denograd_flows import deploying
 
-        _show(shell, deploying.undeploy(settings.dataset))
+        _show(shell, deploying.undeploy(settings))
 
 
 def serve(config: Config = CONFIG, as_json: AsJson = False, verbose: Verbose = False) -> None:

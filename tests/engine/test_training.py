@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from denograd_engine.devices import frozen
 from denograd_engine.errors import ConfigError, DenogradError, SchemaError, TimeAxisError, TooFewRowsError
 from denograd_engine.problem import pose
 from denograd_engine.schema import Series, infer_schema
-from denograd_engine.training import Training, train
+from denograd_engine.training import Start, Training, train
+from denograd_engine.unseen import held_out, worth
 from tests.engine.problems import mixed_series, mixed_table
 
 QUICK = Training(epochs=3, device="cpu")
@@ -342,3 +344,53 @@ class TestInputErrors:
     @pytest.mark.parametrize("kind", ["mlp", "lstm"])
     def test_backbones_predict_one_column_for_each_target(self, kind):
         assert build(kind, (5, 3), 2)(torch.zeros(7, 5, 3)).shape == (7, 2)
+
+
+@pytest.fixture(scope="module")
+def grown():
+    """A table whose later half has drifted."""
+    generator = np.random.default_rng(5)
+    x = generator.normal(size=(600, 3))
+    frame = pd.DataFrame(x, columns=["a", "b", "c"])
+    frame["y"] = np.sin(2 * x[:, 0]) * x[:, 1] + x[:, 2] + 0.1 * generator.normal(size=600)
+    frame.loc[300:, "a"] += 0.5
+    return frame
+
+
+@pytest.fixture(scope="module")
+def start(grown):
+    """A network of its first half."""
+    before = train(grown[:300], infer_schema(grown, target="y"), training=Training(epochs=60))
+    return Start(before.module.state_dict(), np.arange(len(grown)) >= 300)
+
+
+class TestGoingOn:
+    """A training that begins with the weights of another one."""
+
+    def go_on(self, grown, start, **changes):
+        return train(grown, infer_schema(grown, target="y"), training=Training(epochs=60, **changes), start=start)
+
+    def test_it_is_no_worse_than_where_it_began(self, grown, start):
+        alone = self.go_on(grown, start, learning_rate=1e-30)
+        assert all(torch.equal(one, start.weights[name]) for name, one in alone.module.state_dict().items())
+        further = self.go_on(grown, start)
+        assert further.mean_skill >= alone.mean_skill
+        assert min(epoch.holdout_loss for epoch in further.history) <= alone.history[0].holdout_loss
+
+    def test_the_same_again_gives_the_same_weights(self, grown, start):
+        one, other = (self.go_on(grown, start, patience=2).module.state_dict() for _ in range(2))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_it_is_judged_by_rows_that_are_new_to_both(self, grown, start):
+        fitted = self.go_on(grown, start, patience=2)
+        rows = held_out(grown, fitted.encoder, Training())
+        assert fitted.skill == pytest.approx(worth(grown, fitted, rows & start.unseen).skill)
+        assert fitted.skill != pytest.approx(worth(grown, fitted, rows).skill)
+
+    def test_too_few_of_them_are_named(self, grown, start):
+        with pytest.raises(TooFewRowsError, match="new to the network"):
+            self.go_on(grown, replace(start, unseen=np.arange(len(grown)) >= 500))
+
+    def test_weights_of_another_network_are_named(self, grown, start):
+        with pytest.raises(ConfigError, match="those of another network"):
+            train(grown, infer_schema(grown, target="y"), arguments={"hidden": [8]}, start=start)

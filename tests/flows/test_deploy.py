@@ -66,6 +66,47 @@ def test_deploying_twice_changes_nothing(
     assert clean.job_variables["working_dir"] == str(tmp_path)
 
 
+def test_the_server_plans_the_runs_of_a_schedule(
+    denograd: Any, config: Callable[..., Path], server: SyncPrefectClient
+) -> None:
+    denograd("deploy", config(schedule=NIGHTLY))
+    clean = server.read_deployment_by_name("clean/readings")
+    assert server._client.post(f"/deployments/{clean.id}/schedule", json={"min_runs": 2}).is_success
+    planned = [run for run in server.read_flow_runs() if run.deployment_id == clean.id]
+    assert len(planned) >= 2
+    assert all(run.auto_scheduled and run.state_name == "Scheduled" for run in planned)
+
+
+def test_a_dry_run_says_what_would_change_and_changes_nothing(
+    denograd: Any, config: Callable[..., Path], server: SyncPrefectClient
+) -> None:
+    everything = dict.fromkeys(("clean/readings", "watch/readings", CRASHED, CLEANED), "created")
+    assert changes(denograd("deploy", config(), "--dry-run", "--json")) == everything
+    assert (server.read_deployments(), server.read_automations()) == ([], [])
+    denograd("deploy", config())
+    before = (server.read_deployments(), server.read_automations())
+    ran = denograd("deploy", config(schedule=NIGHTLY), "--dry-run")
+    assert ran.out.splitlines()[:2] == [
+        "readings: what deploying would do",
+        "  updated    deployment  clean/readings",
+    ]
+    assert (server.read_deployments(), server.read_automations()) == before
+
+
+@pytest.mark.parametrize("command", ["deploy", "undeploy"])
+def test_a_deployment_of_another_publishing_root_is_left_alone(
+    denograd: Any, config: Callable[..., Path], server: SyncPrefectClient, tmp_path: Path, command: str
+) -> None:
+    denograd("deploy", config("other.yaml", publish={"root": str(tmp_path / "elsewhere")}))
+    before = (server.read_deployments(), server.read_automations())
+    ran = denograd(command, config())
+    assert ran.code == 2
+    assert "the deployment clean/readings on this Prefect server publishes elsewhere" in ran.err
+    assert f"expected: {tmp_path / 'elsewhere'}" in ran.err
+    assert "prefect deployment delete clean/readings" in ran.err
+    assert (server.read_deployments(), server.read_automations()) == before
+
+
 def test_what_changed_is_updated_and_the_rest_is_left(
     denograd: Any, config: Callable[..., Path], server: SyncPrefectClient
 ) -> None:
@@ -162,14 +203,14 @@ def test_parameters_are_the_configuration_and_explain_themselves(
     ],
     ids=["secret", "pool", "block"],
 )
-@pytest.mark.usefixtures("server")
-def test_what_cannot_be_deployed_is_bad_input(
-    denograd: Any, config: Callable[..., Path], wrong: dict[str, Any], said: str
+def test_what_cannot_be_deployed_is_bad_input_and_nothing_is_made(
+    denograd: Any, config: Callable[..., Path], server: SyncPrefectClient, wrong: dict[str, Any], said: str
 ) -> None:
     ran = denograd("deploy", config(**wrong))
     assert ran.code == 2
     assert said in ran.err
     assert "pass-word" not in ran.err
+    assert (server.read_deployments(), server.read_automations()) == ([], [])
 
 
 def test_without_a_server_nothing_is_deployed(process: Any, config: Callable[..., Path]) -> None:
