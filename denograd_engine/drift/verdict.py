@@ -8,6 +8,9 @@ from enum import StrEnum
 NOTABLE = 0.01
 """Corrected p-value below which a finding is told."""
 
+AVERAGE_RUN = 2880
+"""Checks between false alarms: thirty days of one every 15 minutes."""
+
 MILLION = 1e6
 """Checks beyond which nobody wants to know more exactly."""
 

@@ -31,7 +31,7 @@ from denograd_engine.drift.alternatives import alternatives, least_shift
 from denograd_engine.drift.comparison import Seen, corrected, findings, joint_finding
 from denograd_engine.drift.counting import count
 from denograd_engine.drift.joint import Joint, Whole, compare_jointly, rows_compared
-from denograd_engine.drift.verdict import Severity, Verdict
+from denograd_engine.drift.verdict import AVERAGE_RUN, Severity, Verdict
 from denograd_engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from denograd_engine.drift.counting import Counted, Residuals
     from denograd_engine.drift.profile import Profile
 
-AVERAGE_RUN = 2880
-"""Checks between false alarms: thirty days of one every 15 minutes."""
 WARNINGS = 30
 """Warnings for each drift, by chance."""
 KAPPA = 0.25

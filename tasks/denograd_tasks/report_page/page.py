@@ -1,7 +1,7 @@
 """The report as one HTML document: what it is given, and how that becomes a page."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from denograd_tasks.report_page.outcomes import outcomes
 from denograd_tasks.report_page.stretch import most_corrected_stretch
 from denograd_tasks.report_page.structure import Structure, compare_structure
 from denograd_tasks.report_page.uncertainty import Uncertainty, band_of
+from denograd_tasks.report_page.way import Station
 
 _MARGINALS = 9
 _CORRELATED = 25
@@ -69,6 +70,7 @@ class ReportData:
         lineage: Sections of labelled values.
         settings_yaml: The settings of the run.
         truth: Shares such as the noise removed, where the clean data is known.
+        way: The stations of the way from the source to the result.
         uncertainty: What a posterior model says of its corrections; None where the rule is another.
     """
 
@@ -90,6 +92,7 @@ class ReportData:
     lineage: dict[str, dict[str, str]]
     settings_yaml: str
     truth: dict[str, float] | None = None
+    way: Sequence[Station] = ()
     uncertainty: Uncertainty | None = None
 
 

@@ -7,22 +7,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from denograd_engine import __version__
 from denograd_tasks.appending import STD_FILE
+from denograd_tasks.audit.lineage import Model, Origin, Refinement, Run, learnt_snapshot
+from denograd_tasks.environment import environment
 from denograd_tasks.keys import digest_of, stage
 from denograd_tasks.models import SCALING
-from denograd_tasks.records import Refined, Report, Snapshot, TrainedBackbone, Verdict
+from denograd_tasks.provenance import run_facts
+from denograd_tasks.records import InputCheck, Refined, Report, Snapshot, TrainedBackbone, Verdict
 from denograd_tasks.roles import std_name
 from denograd_tasks.rule import chosen_rule
-from denograd_tasks.settings import Settings
+from denograd_tasks.settings import Settings, without_credentials
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.strength import strength_in_words
 from denograd_tasks.tables import put_bytes, read_table, to_frame
+from denograd_tasks.versions import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from denograd_tasks.report_page import ReportData, Uncertainty
+    from denograd_tasks.report_page.way import Way
 
 
 def _determinants(given: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +43,7 @@ def _determinants(given: dict[str, Any]) -> dict[str, Any]:
 @stage(_determinants)
 def report(
     snapshot: Snapshot,
+    checked: InputCheck,
     backbone: TrainedBackbone,
     refined: Refined,
     verdict: Verdict,
@@ -49,6 +54,7 @@ def report(
 
     Args:
         snapshot: The observed data.
+        checked: What they had to satisfy.
         backbone: The model.
         refined: The refined data.
         verdict: The gates.
@@ -60,7 +66,7 @@ def report(
     from denograd_tasks.report_page import render_report
 
     store = open_store(settings.publish.root)
-    html = render_report(_data(snapshot, backbone, refined, verdict, settings, truth))
+    html = render_report(_data(snapshot, checked, backbone, refined, verdict, settings, truth))
     key = digest_of(
         _determinants(
             {
@@ -82,6 +88,7 @@ def report(
 
 def _data(
     snapshot: Snapshot,
+    checked: InputCheck,
     backbone: TrainedBackbone,
     refined: Refined,
     verdict: Verdict,
@@ -90,6 +97,7 @@ def _data(
 ) -> ReportData:
     from denograd_engine.frames import Encoder
     from denograd_tasks.report_page import GateRow, ReportData
+    from denograd_tasks.report_page.way import sections, stations
 
     store = open_store(settings.publish.root)
     staged = refined.located()
@@ -97,6 +105,7 @@ def _data(
     encoder = Encoder.from_dict(json.loads(store.read(backbone.file(SCALING).path)))
     schema = encoder.schema
     observed, proposed = (to_frame(read_table(store, path)) for path in (snapshot.files[0].path, staged.path))
+    way = _way(store, settings, snapshot, checked, backbone, refined, verdict)
     spreads = dict(zip(schema.cells, encoder.spreads.tolist(), strict=True))
     return ReportData(
         dataset=settings.dataset,
@@ -117,7 +126,8 @@ def _data(
             GateRow(gate.name, gate.value, gate.bound, gate.severity, gate.passed, gate.meaning)
             for gate in verdict.gates
         ],
-        lineage=_lineage(settings, snapshot, backbone, refined),
+        way=stations(way),
+        lineage=sections(way),
         settings_yaml=_yaml(settings),
         truth=truth,
         uncertainty=_uncertainty(store, backbone, refined, proposed, settings) if backbone.posterior else None,
@@ -145,40 +155,77 @@ def _uncertainty(
     return Uncertainty(columns, std, backbone.noise_left, settings.refine.draw)
 
 
-def _lineage(
-    settings: Settings, snapshot: Snapshot, backbone: TrainedBackbone, refined: Refined
-) -> dict[str, dict[str, str]]:
-    from prefect.runtime import flow_run
+def _way(
+    store: Store,
+    settings: Settings,
+    snapshot: Snapshot,
+    checked: InputCheck,
+    backbone: TrainedBackbone,
+    refined: Refined,
+    verdict: Verdict,
+) -> Way:
+    """The way to a result that is no version yet: the last one so far is taken for its parent."""
+    from denograd_tasks.report_page.way import Way
 
+    totals, chosen = refined.totals, chosen_rule(settings)
+    run, where = run_facts(settings, snapshot), environment(settings.device)
+    known = numbers(store, settings.dataset)
+    before = f"{settings.dataset}@{known[-1]}" if known else None
+    learnt = learnt_snapshot(store, backbone.model_uri) if backbone.adopted else snapshot.digest
+    return Way(
+        origin=Origin(
+            without_credentials(snapshot.source), snapshot.digest, snapshot.rows, len(snapshot.columns), checked.gates
+        ),
+        model=Model(
+            kind=backbone.kind,
+            uri=backbone.model_uri,
+            digest=backbone.digest,
+            run=backbone.run_id,
+            tracking_uri=without_credentials(backbone.tracking_uri),
+            adopted=backbone.adopted,
+            trained_on=learnt,
+            skill=backbone.skill,
+            noise=backbone.columns,
+            start=backbone.start,
+            contest=backbone.contest,
+        ),
+        refinement=Refinement(
+            rule=chosen.rule,
+            why=chosen.why,
+            settings=settings.public()["refine"],
+            rows=totals["rows"],
+            moved=totals["moved"],
+            residual_before=totals["residual_before"],
+            residual_after=totals["residual_after"],
+        ),
+        gates=verdict.gates,
+        run=Run(
+            flow_run=run["flow_run_id"],
+            name=run["flow_run_name"],
+            trigger=run["trigger"],
+            event=run["event"],
+            user=run["user"],
+            python=where["python"],
+            platform=where["platform"],
+            packages=where["packages"],
+            revision=where["git_revision"],
+        ),
+        end=settings.dataset,
+        after=f"after {before}" if before else "the first version",
+        facts={
+            "content": refined.digest,
+            "attempt": refined.attempt,
+            "parent": f"{before}, the newest when this was drawn" if before else "none: the first version",
+        },
+        steps=_steps(backbone, refined),
+    )
+
+
+def _steps(backbone: TrainedBackbone, refined: Refined) -> dict[str, str]:
     steps = {"step length": f"{refined.totals['eta']:.4g}", "epochs": str(refined.totals["epochs"])}
     if backbone.posterior:
         steps = {"mean step": f"{refined.totals['eta']:.1%} of the way to what a cell's context says"}
-    strength = strength_in_words(refined.strength, refined.strength_chosen)
-    if strength:
-        steps["strength"] = strength
-    return {
-        "Source": {
-            "location": snapshot.source,
-            "snapshot": snapshot.digest,
-            "size": f"{snapshot.rows:,} rows, {len(snapshot.columns)} columns",
-        },
-        "Model": {
-            "architecture": backbone.kind,
-            "registered as": backbone.model_uri,
-            "MLflow run": backbone.run_id,
-            "weights": backbone.digest,
-        },
-        "Refinement": {
-            "attempt": refined.attempt,
-            "content": refined.digest,
-            "rule": str(chosen_rule(settings)),
-            **steps,
-        },
-        "Run": {
-            "Prefect flow run": f"{snapshot.run_name(settings.dataset)} ({flow_run.get_id()})",
-            "prefect-denograd": __version__,
-        },
-    }
+    return steps | {"strength": strength_in_words(refined.strength, refined.strength_chosen) or ""}
 
 
 def _yaml(settings: Settings) -> str:

@@ -22,6 +22,7 @@ from denograd_tasks.records import File, Refined, Snapshot, TrainedBackbone
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import Store
 from denograd_tasks.tables import put_bytes, read_table, to_frame
+from denograd_tasks.unseen import unseen_rows
 from denograd_tasks.versions import Manifest
 
 if TYPE_CHECKING:
@@ -127,32 +128,18 @@ def _unseen_residuals(
     store: Store, frame: pd.DataFrame, schema: Schema, backbone: TrainedBackbone, refined: Refined, settings: Settings
 ) -> dict[str, NDArray[np.float64]]:
     from denograd_engine.drift.profile import FEWEST_ROWS
+    from denograd_engine.frames import Encoder
 
     found = _finite(read_table(store, refined.rows.path)["residual_before"].to_numpy())
     if not backbone.posterior and backbone.architecture.folds is None:
         if backbone.adopted:
             return {}
-        seen = np.ones(len(frame), dtype=bool)
-        seen[_held_out(frame, json.loads(store.read(backbone.file(SCALING).path)), settings)] = False
-        found[seen] = np.nan
+        encoder = Encoder.from_dict(json.loads(store.read(backbone.file(SCALING).path)))
+        unseen = unseen_rows(frame, encoder, settings, backbone.start)
+        if unseen is None:
+            return {}
+        found[~unseen] = np.nan
     return {", ".join(schema.targets): found} if np.isfinite(found).sum() >= FEWEST_ROWS else {}
-
-
-def _held_out(frame: pd.DataFrame, scaling: dict[str, Any], settings: Settings) -> NDArray[np.int64]:
-    """Rows on which the network was not fitted; of windows, those that they predict."""
-    import torch
-
-    from denograd_engine.frames import Encoder
-    from denograd_engine.problem import Series, pose
-    from denograd_tasks.roles import training_of
-
-    training = training_of(settings)
-    problem = pose(frame, Encoder.from_dict(scaling), torch.device("cpu"), torch.float32)
-    _, items = problem.split(training.holdout, training.seed)
-    if isinstance(problem, Series):
-        items = problem.windows.predicted(problem.windows.starts[items])
-    rows: NDArray[np.int64] = problem.order[items.numpy()]
-    return rows
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -75,6 +75,6 @@ def _line(one: Changed) -> str:
 
 
 def _full() -> int:
-    from denograd_engine.drift.watch import AVERAGE_RUN
+    from denograd_engine.drift.verdict import AVERAGE_RUN
 
     return AVERAGE_RUN
