@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
 from denograd_engine.errors import ConfigError, StoreError
 from denograd_tasks.growth import Appended, Parent, Unsettled
@@ -268,10 +270,12 @@ def _changed(settings: Settings, parent: Manifest) -> list[str]:
 
 
 def _complete(section: str, given: dict[str, Any]) -> dict[str, Any]:
-    """A section of the configuration with its defaults."""
+    """A section of the configuration with its defaults; one that this release cannot read stays as it is."""
     kind = Settings.model_fields[section].annotation
     model = next(one for one in (kind, *getattr(kind, "__args__", ())) if hasattr(one, "model_validate"))
-    complete: dict[str, Any] = model.model_validate(given).model_dump(mode="json")
+    complete: dict[str, Any] = given
+    with suppress(ValidationError):
+        complete = model.model_validate(given).model_dump(mode="json")
     return complete
 
 

@@ -95,7 +95,7 @@ def put_together(
             data = data.append_column(name, cells[name])
     beside = {name: _chosen(table, now.beside[name], arrivals, chosen) for name, table in then.beside.items()}
     if arrivals.fresh.any():
-        beside[ROWS_FILE] = _with_versions(beside[ROWS_FILE], then.beside[ROWS_FILE], parent.number, arrivals)
+        beside[ROWS_FILE] = _with_versions(beside[ROWS_FILE], then.beside[ROWS_FILE], parent, arrivals)
     rows = beside[ROWS_FILE]
     counts = pc.value_counts(rows["status"].cast(pa.string())).to_pylist()
     totals = now.totals | {
@@ -156,10 +156,10 @@ def _joined(before: pa.ChunkedArray, now: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([*before.cast(kind).chunks, *now.cast(kind).chunks], kind).dictionary_encode()
 
 
-def _with_versions(rows: pa.Table, before: pa.Table, parent: int, arrivals: Arrivals) -> pa.Table:
+def _with_versions(rows: pa.Table, before: pa.Table, parent: Manifest, arrivals: Arrivals) -> pa.Table:
     """The summary of each row with the version that it was refined for."""
-    known = before[VERSION].to_numpy() if VERSION in before.column_names else np.full(len(before), parent)
-    version = np.where(arrivals.fresh, parent + 1, known[arrivals.place])
+    known = before[VERSION].to_numpy() if VERSION in before.column_names else np.full(len(before), parent.origin)
+    version = np.where(arrivals.fresh, parent.number + 1, known[arrivals.place])
     return rows.append_column(VERSION, pa.array(version, pa.int64()))
 
 

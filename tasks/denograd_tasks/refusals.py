@@ -8,7 +8,6 @@ it is there.
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 import tempfile
@@ -20,13 +19,13 @@ from typing import Any
 
 from denograd_engine.errors import ConfigError, StoreError
 from denograd_tasks.audit.files import listed
-from denograd_tasks.audit.signing import sign, signing_key
-from denograd_tasks.home import scratch
+from denograd_tasks.audit.signing import sign_committed, signing_key
+from denograd_tasks.home import person, scratch
 from denograd_tasks.records import File, Gate
 from denograd_tasks.store import Store
 from denograd_tasks.tables import put_bytes, put_file
 from denograd_tasks.tracking import tag_run
-from denograd_tasks.versions import Committed, commit, history
+from denograd_tasks.versions import Committed, Manifest, commit, history
 
 INTENDED = "manifest.json"
 
@@ -72,15 +71,14 @@ def refusals(store: Store, dataset: str) -> list[Refusal]:
     published = {
         manifest.content["files"][0]["path"]: manifest.number
         for manifest in history(store, dataset)
-        if manifest.content.get("released")
+        if manifest.content.get("released") and manifest.origin == manifest.number
     }
     found = []
     for entry in store.entries(f"{dataset}/quarantine"):
         match = re.fullmatch(rf"([^/]+/quarantine/([^/]+))/_evidence/[^/]+/{INTENDED}", entry.path)
         if match is None:
             continue
-        body = json.loads(store.read(entry.path))
-        gates = [Gate(**one) for one in body["gates"]]
+        body, gates = _read(store, entry.path)
         found.append(
             Refusal(
                 dataset=dataset,
@@ -94,6 +92,30 @@ def refusals(store: Store, dataset: str) -> list[Refusal]:
             )
         )
     return sorted(found, key=lambda one: one.refused)
+
+
+def _read(store: Store, path: str) -> tuple[dict[str, Any], list[Gate]]:
+    try:
+        body = dict(json.loads(store.read(path)))
+        return body, [Gate(**one) for one in body["gates"]]
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(
+            "what a refused result was to publish cannot be read",
+            where=store.uri(path),
+            remedy="move it away; the result can then not be released",
+        ) from None
+
+
+def released_as(store: Store, dataset: str, identity: str) -> Manifest | None:
+    """The version under which a person released a refused result; None if nobody did.
+
+    Args:
+        store: The publishing root.
+        dataset: The data set.
+        identity: Of the result, as its manifest would give it.
+    """
+    released = (one for one in history(store, dataset) if one.content.get("released") and one.origin == one.number)
+    return next((one for one in released if one.identity == identity), None)
 
 
 def find_refusal(store: Store, dataset: str, attempt: str) -> Refusal:
@@ -135,7 +157,7 @@ def release(store: Store, refusal: Refusal, reason: str) -> Committed:
     released = {"by": person(), "reason": reason, "at": datetime.now(UTC).isoformat(timespec="seconds")}
     committed = commit(store, refusal.dataset, {**body, "released": released})
     if key is not None:
-        sign(store, committed.manifest, key)
+        sign_committed(store, committed, body, key)
     model = body["model"]
     tags = {
         "denograd.version": f"{refusal.dataset}@{committed.manifest.number}",
@@ -143,14 +165,6 @@ def release(store: Store, refusal: Refusal, reason: str) -> Committed:
     }
     tag_run(model["tracking_uri"], model["mlflow_run_id"], tags)
     return committed
-
-
-def person() -> str | None:
-    """Who is logged in on this machine; None if that is not known."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return None
 
 
 def _bring_back(store: Store, refusal: Refusal) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from denograd_engine.errors import ConfigError, StoreError
 from denograd_tasks.store import Store
+from denograd_tasks.tags import TAG, tagged
 
 FORMAT_VERSION = 1
 
@@ -47,6 +48,12 @@ class Manifest:
     @property
     def identity(self) -> str:
         return str(self.content["identity"])
+
+    @property
+    def origin(self) -> int:
+        """The number of the version whose content it is: its own, or that of the version that it rolls back to."""
+        rolled_back = self.content.get("rolled_back")
+        return int(rolled_back["to"]) if rolled_back else self.number
 
 
 @dataclass(frozen=True)
@@ -115,26 +122,42 @@ def history(store: Store, dataset: str) -> Iterator[Manifest]:
         yield read_manifest(store, dataset, number)
 
 
-def parse_name(name: str) -> tuple[str, int | None]:
-    """The data set and the number in NAME or NAME@N.
+def parse_name(name: str) -> tuple[str, int | str | None]:
+    """The data set and the number or tag in NAME, NAME@N or NAME@TAG.
 
     Raises:
         ConfigError: If the name is malformed.
+
+    >>> parse_name("parkinsons@3"), parse_name("parkinsons@2026-q3"), parse_name("parkinsons")
+    (('parkinsons', 3), ('parkinsons', '2026-q3'), ('parkinsons', None))
     """
-    match = re.fullmatch(r"([a-z0-9][a-z0-9_.-]*)(?:@(\d+))?", name)
+    match = re.fullmatch(rf"([a-z0-9][a-z0-9_.-]*)(?:@(?:(\d+)|({TAG})))?", name)
     if not match:
-        raise ConfigError("this is no name of a version", expected="NAME or NAME@N, such as parkinsons@3", found=name)
-    return match.group(1), int(match.group(2)) if match.group(2) else None
+        expected = "NAME, NAME@N or NAME@TAG, such as parkinsons@3"
+        raise ConfigError("this is no name of a version", expected=expected, found=name)
+    dataset, number, tag = match.groups()
+    return dataset, int(number) if number else tag
+
+
+def named_number(store: Store, name: str) -> tuple[str, int | None]:
+    """The data set and the number that NAME, NAME@N or NAME@TAG means now; None is the newest.
+
+    Raises:
+        ConfigError: If the name is malformed.
+        StoreError: If there is no such tag.
+    """
+    dataset, at = parse_name(name)
+    return dataset, tagged(store, dataset, at) if isinstance(at, str) else at
 
 
 def resolve(store: Store, name: str) -> Manifest:
-    """The version called NAME or NAME@N; without a number, the newest.
+    """The version called NAME, NAME@N or NAME@TAG; the name alone is the newest.
 
     Raises:
         ConfigError: If the name is malformed.
         StoreError: If there is no such data set or version: names those that there are.
     """
-    dataset, number = parse_name(name)
+    dataset, _ = parse_name(name)
     known = numbers(store, dataset)
     if not known:
         there = datasets(store)
@@ -144,10 +167,37 @@ def resolve(store: Store, name: str) -> Manifest:
             where=store.root,
             remedy="publish one with: denograd run denograd.yaml",
         )
+    _, number = named_number(store, name)
     wanted = known[-1] if number is None else number
     if wanted not in known:
         raise no_version(store, dataset, wanted, known)
     return read_manifest(store, dataset, wanted)
+
+
+def origin_of(store: Store, manifest: Manifest) -> Manifest:
+    """The version whose content this is: itself, or the one that it rolls back to.
+
+    Raises:
+        StoreError: If that one is not what it was then.
+    """
+    if manifest.origin == manifest.number:
+        return manifest
+    found = read_manifest(store, manifest.dataset, manifest.origin)
+    if found.digest != manifest.content["rolled_back"]["manifest"]:
+        raise StoreError(
+            f"{manifest.dataset}@{found.number} is not what it was when it was rolled back to",
+            expected=f"a manifest with the digest {manifest.content['rolled_back']['manifest']}",
+            found=found.digest,
+            where=store.uri(found.path),
+            remedy="look for damage with: denograd verify",
+        )
+    return found
+
+
+def last_run(store: Store, dataset: str) -> Manifest | None:
+    """The newest version that is no rollback, whose settings are those of the last run; None before the first."""
+    manifests = (read_manifest(store, dataset, number) for number in reversed(numbers(store, dataset)))
+    return next((one for one in manifests if one.origin == one.number), None)
 
 
 def no_version(store: Store, dataset: str, wanted: int, known: Sequence[int]) -> StoreError:
@@ -168,6 +218,10 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a manifest with `seal`, the sha256 of all the rest."""
     rest = {name: value for name, value in content.items() if name != "seal"}
     return rest | {"seal": hashlib.sha256(canonical(rest)).hexdigest()}
+
+
+PLACE = ("format_version", "dataset", "number", "parent", "created", "seal")
+"""What a manifest says of its place in the history; all the rest is its body."""
 
 
 class Overtaken(StoreError):
@@ -199,16 +253,14 @@ def commit(store: Store, dataset: str, body: Mapping[str, Any]) -> Committed:
                 where=store.root,
                 remedy="run again, and it builds on that one",
             )
-        content = sealed(
-            {
-                **body,
-                "format_version": FORMAT_VERSION,
-                "dataset": dataset,
-                "number": 1 if parent is None else parent.number + 1,
-                "parent": None if parent is None else parent.digest,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
+        place = {
+            "format_version": FORMAT_VERSION,
+            "dataset": dataset,
+            "number": 1 if parent is None else parent.number + 1,
+            "parent": None if parent is None else parent.digest,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        content = sealed({**body, **place})
         raw = canonical(content)
         path = manifest_path(dataset, content["number"])
         if store.create(path, raw):
@@ -216,13 +268,11 @@ def commit(store: Store, dataset: str, body: Mapping[str, Any]) -> Committed:
 
 
 def _builds_on(body: Mapping[str, Any], newest: Manifest | None) -> bool:
-    """Whether a result may come after this version; of mode `append`, only after the one that it has the rows of."""
-    if body.get("settings", {}).get("mode") != "append":
+    """Whether a result may come after this version; of mode `append`, only after the one that it has the rows of.
+
+    What was published before may come after any.
+    """
+    if body.get("settings", {}).get("mode") != "append" or body.get("rolled_back"):
         return True
     appended = body.get("appended")
     return (appended and appended["parent"]) == (newest and newest.number)
-
-
-def is_published(store: Store, dataset: str, data_path: str) -> bool:
-    """Whether any version consists of this file."""
-    return any(file["path"] == data_path for manifest in history(store, dataset) for file in manifest.content["files"])

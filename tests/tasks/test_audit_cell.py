@@ -43,7 +43,7 @@ def test_it_is_what_the_tables_say(audited, row, column):
         lines["residual_after"][row],
     )
     assert (found.rule, found.model, found.model_digest) == ("denograd", run.backbone.model_uri, run.backbone.digest)
-    assert found.std is None
+    assert (found.std, found.gate) == (None, 0.1)
 
 
 def test_key_and_position_find_the_same(audited):
@@ -57,7 +57,7 @@ def test_the_posterior_std_is_that_of_the_cell(audited):
     run = audited.runs[2]
     std = pq.read_table(Store(audited.root).uri(run.refined.file("std.parquet").path)).to_pandas()
     found = looked_up(run, 3, column="b", row=42)
-    assert (found.rule, found.status) == ("posterior", "refined")
+    assert (found.rule, found.status, found.gate) == ("posterior", "refined", None)
     assert found.std == std["b"][42]
 
 

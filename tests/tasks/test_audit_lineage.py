@@ -1,5 +1,6 @@
 """Where a version comes from: every step as the stages knew it."""
 
+import re
 import shutil
 
 from denograd_tasks.audit.lineage import lineage_of
@@ -28,7 +29,44 @@ def test_every_step_is_as_its_stage_recorded_it(audited):
         assert found.refinement.moved == run.refined.totals["moved"]
         assert found.run.packages["prefect-denograd"]
         assert found.run.flow_run
-        assert found.run.trigger == "command"
+        assert (found.run.trigger, found.run.event) == ("command", None)
+
+
+def test_the_event_of_a_drift_is_told(audited, tmp_path):
+    shutil.copytree(audited.root, tmp_path / "published")
+    store = Store(str(tmp_path / "published"))
+    newest = resolve(store, "readings@4")
+    run = newest.content["run"] | {"trigger": "drift", "event": "5b0f"}
+    (tmp_path / "published" / newest.path).write_bytes(canonical(sealed(newest.content | {"run": run})))
+    found = lineage_of(store, resolve(store, "readings@4")).run
+    assert (found.trigger, found.event) == ("drift", "5b0f")
+
+
+def test_the_report_shows_the_whole_way(audited):
+    """As a figure and in words, with what the manifest says."""
+    store, run = Store(audited.root), audited.runs[1]
+    found, html = of(audited, 2), store.read(run.page.page.path).decode()
+    figure = html.partition('<figure class="way">')[2].partition("</figure>")[0]
+    titles = re.findall(r"<h3>(.*?)</h3>", figure)
+    assert titles == ["Source", "Input checks", "Model", "Refinement", "Gates", "readings"]
+    for words in ("5 of 5 passed", "learnt the same data", "denograd", "after readings@1"):
+        assert words in figure
+    lineage = html.partition('<section id="lineage">')[2].partition("</section>")[0]
+    for words in (
+        found.origin.uri,
+        found.origin.snapshot,
+        found.model.digest,
+        found.model.run,
+        found.content,
+        found.run.flow_run,
+        found.run.packages["torch"],
+        "readings@1, the newest when this was drawn",
+        "rows",
+        *(check.name for check in found.origin.checks),
+        *(gate.name for gate in found.gates),
+    ):
+        assert words in lineage
+    assert "the first version" in store.read(audited.runs[0].page.page.path).decode()
 
 
 def test_rule_and_noise_are_told(audited):

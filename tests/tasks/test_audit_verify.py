@@ -123,6 +123,16 @@ def done(kind, work, find):
     return tamper
 
 
+def link_data(copy):
+    """Readers of a folder follow links to folders."""
+    elsewhere = add(copy.root / "elsewhere" / "part-00001.parquet").parent
+    copy.data(1).with_name("more").symlink_to(elsewhere, target_is_directory=True)
+
+
+def far_ahead(copy):
+    shutil.copy(copy.manifest(NEWEST), copy.manifest(99_999_999))
+
+
 def remove_newest(copy):
     copy.manifest(NEWEST).unlink()
     copy.signature(NEWEST).unlink()
@@ -184,6 +194,7 @@ TAMPERINGS = {
     "data_added_below": added(lambda copy: copy.data(1).parent / "more" / "part.parquet"),
     "data_added_hidden": added(lambda copy: copy.data(1).with_name(".hidden")),
     "data_added_like_a_write": added(lambda copy: copy.data(1).with_name("part-00001.parquet#1")),
+    "data_added_by_a_linked_folder": done("added", link_data, lambda c: c.data(1).with_name("more")),
     "snapshot_flipped": changed(lambda copy: copy.snapshot(1)),
     "snapshot_missing": missing(lambda copy: copy.snapshot(NEWEST)),
     "snapshots_swapped": done("changed", lambda c: swap(c.snapshot(1), c.snapshot(4)), lambda c: c.snapshot(4)),
@@ -231,6 +242,7 @@ TAMPERINGS = {
     "manifests_swapped": done("exchanged", lambda c: swap(c.manifest(1), c.manifest(2)), lambda c: c.manifest(1)),
     "manifests_reordered": done("edited", reorder, lambda c: c.manifest(2)),
     "manifest_copied": done("exchanged", lambda c: shutil.copy(c.manifest(2), c.manifest(5)), lambda c: c.manifest(5)),
+    "manifest_made_up_far_ahead": done("removed", far_ahead, lambda c: c.manifest(5)),
     "manifest_of_another_set": done("exchanged", lambda c: c.edit(4, dataset="other"), lambda c: c.manifest(4)),
     "first_with_a_parent": done("exchanged", lambda c: c.edit(1, parent="0" * 64), lambda c: c.manifest(1)),
     "beside_manifests": added(lambda copy: copy.manifest(1).with_name("00000001.json.bak")),
@@ -362,6 +374,12 @@ def test_litter_of_runs_that_published_nothing_is_no_finding(copy):
     assert verify(copy.store, "readings", every=True).intact
 
 
+def test_a_manifest_that_is_being_written_is_no_finding(copy):
+    for name in ("00000005.json#1", "00000004.sig#2"):
+        (copy.manifest(1).parent / name).write_bytes(b"{")
+    assert verify(copy.store, "readings", every=True).intact
+
+
 def publish_small(store, number):
     """A version as small as one can be, of a release that sealed nothing if its number is not given."""
     at = np.random.default_rng(number)
@@ -398,14 +416,17 @@ def as_tensor(array):
     return torch.from_numpy(array)
 
 
-def test_a_long_history_is_not_accused(tmp_path):
+@pytest.mark.parametrize("versions", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_long_history_is_not_accused(tmp_path, versions):
+    """Sixty times while it grows, and all of it at last."""
     store = Store(str(tmp_path))
-    for number in range(60):
+    for number in range(1, versions + 1):
         head = publish_small(store, number)
-        assert verify(store, "small", expect_head=head.digest).intact
+        if number % (versions // 60) == 0:
+            assert verify(store, "small", expect_head=head.digest).intact
     verified = verify(store, "small", every=True)
     assert verified.findings == ()
-    assert verified.versions == tuple(range(1, 61))
+    assert verified.versions == tuple(range(1, versions + 1))
 
 
 def test_versions_in_an_object_store_are_verified_there(s3):
@@ -435,7 +456,7 @@ def test_a_number_that_is_not_there_is_an_error(audited):
     with pytest.raises(StoreError, match="has no version 9"):
         verify(Store(audited.root), "readings@9")
     with pytest.raises(ConfigError, match="no name of a version"):
-        verify(Store(audited.root), "readings@x")
+        verify(Store(audited.root), "readings@!x")
 
 
 def test_a_removed_version_that_is_asked_for_is_a_finding(copy):

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from denograd_engine.errors import ConfigError, DataError, SchemaError
 from denograd_tasks.audit.tables import evidence_table, key_of, opened, quoted, refined_table, source_table
 from denograd_tasks.models import SCALING
+from denograd_tasks.removals import removal_of, require_tables
 from denograd_tasks.roles import std_name
+from denograd_tasks.rule import POSTERIOR
 from denograd_tasks.store import Store
 from denograd_tasks.versions import Manifest, history
 
@@ -58,12 +60,14 @@ class Cell:
         std: Posterior standard deviation, in the column's unit; None if the rule gives none.
         status: How the row's refinement ended.
         iterations: Steps of the row.
+        gate: Residual within which rows stay as they are, standardised; None for a rule that has none.
         residual_before: What the model says of the row's target less the target, standardised; None without any.
         residual_after: After refinement.
         rule: The refinement rule; None in versions of releases that did not write it down.
         model: Its URI in MLflow's registry.
         model_digest: sha256 of it.
         elsewhere: Versions in which the cell is another than here.
+        gone: Numbers of versions that cannot be looked into, since retention removed their tables.
     """
 
     version: str
@@ -78,12 +82,14 @@ class Cell:
     std: float | None
     status: str | None
     iterations: int | None
+    gate: float | None
     residual_before: float | None
     residual_after: float | None
     rule: str | None
     model: str
     model_digest: str
     elsewhere: tuple[OtherVersion, ...]
+    gone: tuple[int, ...]
 
 
 def cell_of(
@@ -102,8 +108,9 @@ def cell_of(
         ConfigError: If neither or both are given, or a value is none of its column's type.
         SchemaError: If there is no such column.
         DataError: If no row has this key, or several have.
-        StoreError: If a file is gone.
+        StoreError: If a file is gone, or retention removed it.
     """
+    require_tables(store, manifest)
     content = manifest.content
     schema = {one["name"]: one for one in content["schema"]}
     for name in (column, *(key or ())):
@@ -126,6 +133,8 @@ def cell_of(
         elif column in types.get("deviation", ()):
             std = _value(database, "deviation", column, at)
     correction = _difference(observed, refined)
+    others = [one for one in history(store, manifest.dataset) if one.number != manifest.number]
+    gone = {one.number for one in others if removal_of(store, one) is not None}
     spread = _spreads(store, content).get(column)
     return Cell(
         version=_label(manifest),
@@ -140,6 +149,7 @@ def cell_of(
         std=std,
         status=line.get("status"),
         iterations=line.get("iterations"),
+        gate=None if content["model"]["kind"] == POSTERIOR else content["settings"]["refine"]["tau"],
         residual_before=line.get("residual_before"),
         residual_after=line.get("residual_after"),
         rule=content["refinement"].get("rule"),
@@ -147,9 +157,10 @@ def cell_of(
         model_digest=content["model"]["digest"],
         elsewhere=tuple(
             other
-            for one in history(store, manifest.dataset)
-            if one.number != manifest.number and (other := _elsewhere(store, one, column, key, at, refined)) is not None
+            for one in others
+            if one.number not in gone and (other := _elsewhere(store, one, column, key, at, refined)) is not None
         ),
+        gone=tuple(sorted(gone)),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from denograd_tasks.audit.findings import Finding, present
@@ -15,6 +16,9 @@ from denograd_tasks.versions import FORMAT_VERSION, canonical, manifest_path, se
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+MOST_REMOVED = 1000
+"""Missing manifests in a row that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,12 @@ def read_chain(store: Store, dataset: str) -> Chain:
     `signature_findings`.
     """
     manifests, signatures, findings = _sorted(store, dataset)
-    numbers = {int(path[-13:-5]) for path in manifests}
+    numbers = [int(path[-13:-5]) for path in manifests]
     links: list[Link] = []
-    for number in range(1, max(numbers | {int(path[-12:-4]) for path in signatures}, default=0) + 1):
-        path = manifest_path(dataset, number)
-        if number not in numbers:
-            findings.append(Finding(number, path, "removed", f"the manifest of version {number} was removed"))
-            continue
+    last = max((int(path[-12:-4]) for path in signatures), default=0)
+    for number, following in pairwise([0, *numbers, max(last, *numbers, 0) + 1]):
+        findings += _removed(dataset, range(number + 1, following))
+    for number in numbers:
         link = _read(store, dataset, number, sealed_before=any("seal" in (one.content or {}) for one in links))
         before = links[-1] if links and links[-1].number == number - 1 else None
         found = link.wrong or _follows(link, before)
@@ -72,6 +75,17 @@ def read_chain(store: Store, dataset: str) -> Chain:
             findings.append(found)
         links.append(link)
     return Chain(tuple(links), frozenset(signatures), tuple(findings))
+
+
+def _removed(dataset: str, missing: range) -> list[Finding]:
+    """A finding for each manifest of a gap; where somebody made a number up, the first stands for all."""
+    if len(missing) > MOST_REMOVED:
+        problem = f"the manifests of versions {missing[0]} to {missing[-1]} were removed, or never were"
+        return [Finding(missing[0], manifest_path(dataset, missing[0]), "removed", problem)]
+    return [
+        Finding(number, manifest_path(dataset, number), "removed", f"the manifest of version {number} was removed")
+        for number in missing
+    ]
 
 
 def head_findings(chain: Chain, dataset: str, expected: str) -> list[Finding]:
@@ -113,7 +127,7 @@ def _sorted(store: Store, dataset: str) -> tuple[list[str], list[str], list[Find
             manifests.append(path)
         elif re.fullmatch(r"\d{8}\.sig", name) and name != "00000000.sig":
             signatures.append(path)
-        else:
+        elif not re.fullmatch(r"\d{8}\.(json|sig)#\d+", name):  # a write under way, or broken off: no reader takes it
             findings.append(Finding(None, path, "added", "neither a manifest nor a signature"))
     return manifests, signatures, findings
 

@@ -15,6 +15,7 @@ from typing import Any
 from denograd_engine.errors import ConfigError
 from denograd_tasks.audit.pairs import Pairs
 from denograd_tasks.audit.tables import Table, key_of, opened, quoted, refined_table, source_table, text
+from denograd_tasks.removals import require_tables
 from denograd_tasks.store import Store
 from denograd_tasks.versions import Manifest
 
@@ -96,12 +97,15 @@ def diff_versions(
     store: Store, first: Manifest, second: Manifest, where: str | None = None, to: Path | None = None
 ) -> Diff:
     """Compare two published versions: see `diff_tables`."""
+    for one in (first, second):
+        require_tables(store, one)
     tables = refined_table(first.content), refined_table(second.content)
     return diff_tables(store, *tables, key_of(second.content), where, to)
 
 
 def diff_source(store: Store, manifest: Manifest, where: str | None = None, to: Path | None = None) -> Diff:
     """Compare a version with the snapshot that it was made from: see `diff_tables`."""
+    require_tables(store, manifest)
     tables = source_table(manifest.content), refined_table(manifest.content)
     return diff_tables(store, *tables, key_of(manifest.content), where, to)
 

@@ -35,10 +35,11 @@ class Finding:
 def present(store: Store, folder: str) -> Iterator[str]:
     """Paths of everything below a folder, ascending.
 
-    On local disk that is more than the store lists: what readers of the folder see counts, whoever put it there.
+    On local disk that is more than the store lists: what readers of the folder see counts, whoever put it there, and
+    they follow links to folders.
     """
     if store.local is None:
         yield from store.list(folder)
         return
-    inside = (path for path in (store.local / folder).rglob("*") if not path.is_dir())
+    inside = (path for path in (store.local / folder).rglob("*") if path.is_symlink() or not path.is_dir())
     yield from sorted(path.relative_to(store.local).as_posix() for path in inside)

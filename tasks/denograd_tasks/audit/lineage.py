@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from denograd_tasks.champion import Contest, Start
 from denograd_tasks.noisy import NoisyColumn
 from denograd_tasks.records import Gate
 from denograd_tasks.store import Store
@@ -46,6 +47,8 @@ class Model:
         trained_on: Digest of the snapshot that it learnt; None for an adopted model that no version here tells of.
         skill: Held-out R2 of each target; of a posterior model, of each column with noise.
         noise: Of a posterior model, what it knows of each column.
+        start: The champion that its training was to go on from, after a drift; None where nothing was.
+        contest: How it compared with the champion of before; None if it came trained, or was the first.
     """
 
     kind: str
@@ -57,6 +60,8 @@ class Model:
     trained_on: str | None
     skill: Mapping[str, float]
     noise: Mapping[str, NoisyColumn]
+    start: Start | None
+    contest: Contest | None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Run:
         flow_run: Id of the Prefect flow run.
         name: Its name.
         trigger: What started it.
+        event: Id of the Prefect event of drift that it answers; None if something else started it.
         user: Who did, on the machine that it ran on; None if that is not known.
         python: Version of Python there.
         platform: The operating system.
@@ -100,6 +106,7 @@ class Run:
     flow_run: str | None
     name: str
     trigger: str
+    event: str | None
     user: str | None
     python: str
     platform: str
@@ -117,6 +124,25 @@ class Released:
         at: When.
     """
 
+    by: str | None
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """Why a version has the content of an earlier one.
+
+    Attributes:
+        to: The number of that one.
+        manifest: Digest of its manifest.
+        by: Who rolled back, on the machine where that was done; None if that is not known.
+        reason: Why.
+        at: When.
+    """
+
+    to: int
+    manifest: str
     by: str | None
     reason: str
     at: str
@@ -153,6 +179,7 @@ class Lineage:
         gates: What the result had to satisfy.
         run: What published it, or was refused.
         released: Who published it against a gate, and why; None if every gate passed.
+        rolled_back: Who published an earlier version's content again, and why; None if it is a run's.
         parent: The version before; None for the first.
     """
 
@@ -167,11 +194,25 @@ class Lineage:
     gates: tuple[Gate, ...]
     run: Run
     released: Released | None
+    rolled_back: RolledBack | None
     parent: Parent | None
 
 
 def lineage_of(store: Store, manifest: Manifest) -> Lineage:
     """The way of a published version, from its manifest and those of the versions that it builds on."""
+    model = manifest.content["model"]
+    learnt = learnt_snapshot(store, model["uri"]) if model.get("adopted") else None
+    return lineage_in(manifest, _parent_created(store, manifest), learnt)
+
+
+def lineage_in(manifest: Manifest, parent_created: str | None, learnt: str | None) -> Lineage:
+    """The way of a published version, from its manifest alone but for two things.
+
+    Args:
+        manifest: Of the version.
+        parent_created: When the version before was published; None if that is not known.
+        learnt: Digest of the snapshot that an adopted model was trained on; None if that is not known.
+    """
     content = manifest.content
     refinement, run, environment = content["refinement"], content["run"], content["environment"]
     return Lineage(
@@ -187,7 +228,7 @@ def lineage_of(store: Store, manifest: Manifest) -> Lineage:
             columns=sum(column["role"] != "uncertainty" for column in content["schema"]),
             checks=_gates(content["input_checks"]),
         ),
-        model=_model(store, manifest),
+        model=_model(manifest, learnt),
         refinement=Refinement(
             rule=refinement.get("rule"),
             why=refinement.get("why"),
@@ -202,6 +243,7 @@ def lineage_of(store: Store, manifest: Manifest) -> Lineage:
             flow_run=run["flow_run_id"],
             name=run["flow_run_name"],
             trigger=run["trigger"],
+            event=run.get("event"),
             user=run["user"],
             python=environment["python"],
             platform=environment["platform"],
@@ -209,7 +251,8 @@ def lineage_of(store: Store, manifest: Manifest) -> Lineage:
             revision=environment["git_revision"],
         ),
         released=Released(**content["released"]) if content.get("released") else None,
-        parent=_parent(store, manifest),
+        rolled_back=RolledBack(**content["rolled_back"]) if content.get("rolled_back") else None,
+        parent=Parent(manifest.number - 1, content["parent"], parent_created) if content["parent"] else None,
     )
 
 
@@ -217,7 +260,7 @@ def _gates(plain: list[dict[str, Any]]) -> tuple[Gate, ...]:
     return tuple(Gate(**one) for one in plain)
 
 
-def _model(store: Store, manifest: Manifest) -> Model:
+def _model(manifest: Manifest, learnt: str | None) -> Model:
     model = manifest.content["model"]
     adopted = bool(model.get("adopted"))
     return Model(
@@ -227,13 +270,15 @@ def _model(store: Store, manifest: Manifest) -> Model:
         run=model["mlflow_run_id"],
         tracking_uri=model["tracking_uri"],
         adopted=adopted,
-        trained_on=_learnt(store, model["uri"]) if adopted else manifest.content["source"]["snapshot"],
+        trained_on=learnt if adopted else manifest.content["source"]["snapshot"],
         skill=model["skill"],
         noise={name: NoisyColumn(**one) for name, one in (model.get("columns") or {}).items()},
+        start=Start(**model["start"]) if model.get("start") else None,
+        contest=Contest(**model["contest"]) if model.get("contest") else None,
     )
 
 
-def _learnt(store: Store, uri: str) -> str | None:
+def learnt_snapshot(store: Store, uri: str) -> str | None:
     """The snapshot that a registered model was trained on, if a version here was published with its training."""
     match = re.fullmatch(r"models:/([^/]+)/\d+", uri)
     if match is None:
@@ -242,11 +287,7 @@ def _learnt(store: Store, uri: str) -> str | None:
     return next((snapshot for model, snapshot in models if model["uri"] == uri and not model.get("adopted")), None)
 
 
-def _parent(store: Store, manifest: Manifest) -> Parent | None:
-    digest = manifest.content["parent"]
-    if digest is None:
+def _parent_created(store: Store, manifest: Manifest) -> str | None:
+    if manifest.content["parent"] is None or manifest.number - 1 not in numbers(store, manifest.dataset):
         return None
-    number = manifest.number - 1
-    there = number in numbers(store, manifest.dataset)
-    created = read_manifest(store, manifest.dataset, number).content["created"] if there else None
-    return Parent(number, digest, created)
+    return str(read_manifest(store, manifest.dataset, manifest.number - 1).content["created"])

@@ -12,18 +12,23 @@ A key is made and used by OpenSSL as well:
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from denograd_engine.errors import ConfigError
 from denograd_tasks.blocks import referred
 from denograd_tasks.store import Store
-from denograd_tasks.versions import Manifest
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+    from denograd_tasks.versions import Committed
+
 SETTING = "publish.sign_with"
+VOUCHED = ("identity", "files", "content_digest", "schema", "source", "model", "gates")
+"""What whoever finds a result published already has computed again, or read back."""
 
 
 def signature_path(manifest: str) -> str:
@@ -31,9 +36,28 @@ def signature_path(manifest: str) -> str:
     return manifest.removesuffix(".json") + ".sig"
 
 
-def sign(store: Store, manifest: Manifest, key: Ed25519PrivateKey) -> bool:
+class Written(Protocol):
+    """A manifest, or what retention writes down."""
+
+    @property
+    def path(self) -> str:
+        """Relative to the root."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its bytes."""
+
+
+def sign(store: Store, written: Written, key: Ed25519PrivateKey) -> bool:
     """Write the signature of a manifest, unless there is one; returns whether it was written."""
-    return store.create(signature_path(manifest.path), key.sign(manifest.digest.encode()))
+    return store.create(signature_path(written.path), key.sign(written.digest.encode()))
+
+
+def sign_committed(store: Store, committed: Committed, body: Mapping[str, Any], key: Ed25519PrivateKey) -> None:
+    """Sign a version; one that was there already only if it says what was going to be published."""
+    said = committed.manifest.content
+    if not committed.already or all(json.loads(json.dumps(body[name])) == said.get(name) for name in VOUCHED):
+        sign(store, committed.manifest, key)
 
 
 def is_signed(digest: str, signature: bytes, key: Ed25519PublicKey) -> bool:

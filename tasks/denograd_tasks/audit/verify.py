@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,11 @@ from denograd_tasks.audit.chain import Chain, Link, head_findings, read_chain, s
 from denograd_tasks.audit.contents import content_findings
 from denograd_tasks.audit.files import Ledger, additions, file_findings, listed
 from denograd_tasks.audit.findings import Finding
+from denograd_tasks.audit.given_up import GivenUp, given_ups
 from denograd_tasks.audit.signing import verifying_key
+from denograd_tasks.records import File
 from denograd_tasks.store import Store
-from denograd_tasks.versions import no_version, parse_name, resolve
+from denograd_tasks.versions import named_number, no_version, resolve
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Verified:
         bytes: Their size.
         head: Digest of the newest manifest; None if none is left.
         signed: Whether every version is signed; None if no key was given.
+        given_up: Versions whose tables retention removed, as far as that may be believed.
         findings: What is not as it was published.
     """
 
@@ -35,6 +37,7 @@ class Verified:
     bytes: int
     head: str | None
     signed: bool | None
+    given_up: tuple[GivenUp, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -50,7 +53,7 @@ def verify(
 
     Args:
         store: The publishing root.
-        name: NAME or NAME@N; without a number, the newest version.
+        name: NAME, NAME@N or NAME@TAG; the name alone is the newest version.
         every: Whether the files of all versions are read.
         expect_head: The digest that the newest manifest must have, from a place that the store cannot change, such as
             the tag `denograd.manifest` of the MLflow run. Without it and without a key nobody can tell a removed
@@ -61,7 +64,7 @@ def verify(
         ConfigError: If the name is malformed, or the key is none.
         StoreError: If there is no such data set or version.
     """
-    dataset, number = parse_name(name)
+    dataset, number = named_number(store, name)
     key = None if public_key is None else verifying_key(public_key)
     chain = read_chain(store, dataset)
     if not chain.links and expect_head is None and not chain.findings:
@@ -72,9 +75,12 @@ def verify(
     unsigned = [] if key is None else signature_findings(store, chain, key)
     ledger = Ledger(store)
     chosen = _chosen(store, dataset, chain, number, every)
-    known = frozenset(path for link in chain.links for path in _paths(link))
+    gone = given_ups(store, dataset, chain, key)
+    findings += gone.findings
+    known = frozenset(file.path for link in chain.links for file in _files(link))
+    kept = frozenset(file.path for link in chain.links for file in _files(link) if file not in gone.of(link.number))
     for link in chosen:
-        findings += _of_version(ledger, dataset, link, known)
+        findings += _of_version(ledger, dataset, link, known, gone.of(link.number), kept)
     return Verified(
         dataset=dataset,
         versions=tuple(link.number for link in chosen),
@@ -82,6 +88,7 @@ def verify(
         bytes=ledger.bytes,
         head=chain.links[-1].digest if chain.links else None,
         signed=None if key is None else not unsigned,
+        given_up=gone.told(),
         findings=tuple(sorted({*findings, *unsigned}, key=lambda one: (one.version or 0, one.path))),
     )
 
@@ -97,19 +104,26 @@ def _chosen(store: Store, dataset: str, chain: Chain, number: int | None, every:
     return chosen
 
 
-def _paths(link: Link) -> Iterator[str]:
+def _files(link: Link) -> tuple[File, ...]:
     try:
-        yield from (file.path for file in listed(link.content or {}))
+        return listed(link.content or {})
     except (KeyError, TypeError, ValueError):
-        return
+        return ()
 
 
-def _of_version(ledger: Ledger, dataset: str, link: Link, known: frozenset[str]) -> list[Finding]:
+def _of_version(
+    ledger: Ledger, dataset: str, link: Link, known: frozenset[str], gone: frozenset[File], kept: frozenset[str]
+) -> list[Finding]:
+    """What is not as it was published; a file that the version gave up may be gone, or be another version's."""
     if link.content is None:
         return []
+
+    def due(file: File) -> bool:
+        return file not in gone or (file.path not in kept and ledger.sha256(file.path) is not None)
+
     try:
         files = listed(link.content)
-        findings = file_findings(ledger, dataset, link.number, files)
+        findings = file_findings(ledger, dataset, link.number, [file for file in files if due(file)])
         inside = [file for file in files if not any(one.path == file.path for one in findings if one.kind == "foreign")]
         findings += additions(ledger.store, link.number, inside, known)
         return findings + content_findings(ledger, link.number, link.content, inside)

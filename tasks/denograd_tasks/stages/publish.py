@@ -6,23 +6,20 @@ Writing the manifest is the commit; everything that it names is in the store bef
 from __future__ import annotations
 
 import json
-import platform
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 
 from denograd_engine.errors import StoreError
-from denograd_tasks.audit.signing import sign, signing_key
+from denograd_tasks.audit.signing import sign_committed, signing_key
+from denograd_tasks.environment import environment
 from denograd_tasks.home import scratch
 from denograd_tasks.keys import digest_of
 from denograd_tasks.litter import require_young
 from denograd_tasks.models import SCALING
+from denograd_tasks.provenance import run_facts
 from denograd_tasks.records import (
     File,
     InputCheck,
@@ -34,29 +31,16 @@ from denograd_tasks.records import (
     Verdict,
     Version,
 )
-from denograd_tasks.refusals import keep_intended, person
+from denograd_tasks.refusals import keep_intended, released_as
+from denograd_tasks.removals import is_published
 from denograd_tasks.roles import std_name
 from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings, without_credentials
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import put_bytes, put_file
 from denograd_tasks.tracking import tag_run
-from denograd_tasks.versions import Committed, Manifest, commit, is_published
+from denograd_tasks.versions import Committed, commit
 from denograd_tasks.watch.reference import keep_reference
-
-PACKAGES = (
-    "prefect-denograd",
-    "torch",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "prefect",
-    "mlflow",
-    "great-expectations",
-    "obstore",
-)
-VOUCHED = ("identity", "files", "content_digest", "schema", "source", "model", "gates")
-"""What a run that finds its result published already has computed again, or read back."""
 
 
 @task(name="publish", persist_result=False)
@@ -82,15 +66,15 @@ def publish(
     body = _body(store, snapshot, checked, backbone, refined, verdict, report, settings)
     require_young(store, settings.dataset, body)
     committed = commit(store, settings.dataset, body)
-    if settings.publish.sign_with is not None and (not committed.already or _vouched(body, committed.manifest)):
-        sign(store, committed.manifest, signing_key(settings.publish.sign_with))
+    if settings.publish.sign_with is not None:
+        sign_committed(store, committed, body, signing_key(settings.publish.sign_with))
     version = _version(settings, committed)
     if committed.manifest.content["model"]["mlflow_run_id"] == backbone.run_id:
         tags = {
             "denograd.version": f"{version.dataset}@{version.number}",
             "denograd.manifest": version.digest,
             "denograd.strength": refined.strength,
-            "denograd.flow_run": committed.manifest.content["run"]["flow_run_id"],
+            "denograd.flow_run": committed.manifest.content["run"]["flow_run_id"] or "none",
         }
         tag_run(backbone.tracking_uri, backbone.run_id, tags)
     return version
@@ -130,14 +114,16 @@ def quarantine(
     return Quarantined(root=settings.publish.root, files=(refined.quarantined, *kept))
 
 
+def released_version(refined: Refined, backbone: TrainedBackbone, settings: Settings) -> Version | None:
+    """The version under which a person released this very result after it was refused; None if nobody did."""
+    store, named = open_store(settings.publish.root), identity(refined, backbone, settings)
+    found = released_as(store, settings.dataset, named)
+    return None if found is None else _version(settings, Committed(found, already=True))
+
+
 def identity(refined: Refined, backbone: TrainedBackbone, settings: Settings) -> str:
     """What makes two results the same: the refined content, the model, and the bounds that it passed."""
     return digest_of([refined.attempt, backbone.digest, settings.gates.model_dump(mode="json")])
-
-
-def _vouched(body: Mapping[str, Any], manifest: Manifest) -> bool:
-    """Whether an earlier manifest says what this run found itself: only then may this run sign it."""
-    return all(json.loads(json.dumps(body[name])) == manifest.content.get(name) for name in VOUCHED)
 
 
 def _bring_back(store: Store, refined: Refined) -> None:
@@ -211,6 +197,8 @@ def _body(
             "skill": backbone.skill,
             "residual_scale": backbone.residual_scale,
             "columns": {name: column.model_dump() for name, column in backbone.columns.items()},
+            "start": None if backbone.start is None else backbone.start.model_dump(),
+            "contest": None if backbone.contest is None else backbone.contest.model_dump(),
             "tracking_uri": without_credentials(backbone.tracking_uri),
             "mlflow_run_id": backbone.run_id,
             "files": [_plain(file) for file in backbone.files],
@@ -231,8 +219,8 @@ def _body(
         ],
         "report": report.page.path,
         "docs": verdict.docs,
-        "run": _run(settings, snapshot),
-        "environment": _environment(),
+        "run": run_facts(settings, snapshot),
+        "environment": environment(settings.device),
     }
 
 
@@ -249,48 +237,3 @@ def _uncertainty(refined: Refined) -> list[dict[str, Any]]:
 
 def _plain(file: File) -> dict[str, Any]:
     return file.model_dump()
-
-
-def _run(settings: Settings, snapshot: Snapshot) -> dict[str, Any]:
-    from prefect.runtime import flow_run
-
-    event = flow_run.get_parameters().get("event")
-    return {
-        "flow_run_id": flow_run.get_id(),
-        "flow_run_name": snapshot.run_name(settings.dataset),
-        "trigger": "drift" if event else _started_by(),
-        "event": event,
-        "user": person(),
-    }
-
-
-def _started_by() -> str:
-    from prefect.runtime import deployment, flow_run
-
-    if "auto-scheduled" in flow_run.get_tags():
-        return "schedule"
-    return "deployment" if deployment.get_id() else "command"
-
-
-def _environment() -> dict[str, Any]:
-    packages: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": packages,
-        "git_revision": _git_revision(),
-    }
-
-
-def _git_revision() -> str | None:
-    """The revision of this code, where it runs from a checkout."""
-    git, checkout = shutil.which("git"), Path(__file__).parents[3]
-    if git is None or not (checkout / ".git").exists() or not (checkout / "tasks" / "denograd_tasks").is_dir():
-        return None
-    asked = subprocess.run([git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or None
