@@ -126,17 +126,23 @@ class Processes:
                 raise self._failed(name, f"{name} did not answer within {LONGEST_START} seconds")
             pause()
 
+    def send(self, name: str, what: signal.Signals) -> None:
+        """Send a process and its children a signal."""
+        for process in self._members(name):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(what)
+
     def end(self, name: str, by: signal.Signals = signal.SIGTERM) -> bool:
         """End a process and its children; those that do not end when asked are killed. Returns whether any ran."""
         found = self._members(name)
         for how in (by, signal.SIGKILL):
-            for process in self._members(name):
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(how)
+            self.send(name, how)
             until = time.monotonic() + LONGEST_END
             while self._members(name) and time.monotonic() < until:
                 time.sleep(0.1)
         self._record(name).unlink(missing_ok=True)
+        if name in self._children:
+            self._children.pop(name).wait(LONGEST_END)
         return bool(found)
 
     def _record(self, name: str) -> Path:

@@ -35,6 +35,10 @@ TITLES = {
     "worker": "Prefect worker",
 }
 ENDED_BY = {"postgres": signal.SIGINT}  # a fast shutdown, which does not wait for clients
+DRIVERS = {"prefect": "+asyncpg", "mlflow": "+psycopg"}
+"""With which the servers reach PostgreSQL."""
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+"""A server that kept them in memory, as it does by itself, would never free what was taken before it started anew."""
 POOL = "denograd"
 SILENT = {
     "DO_NOT_TRACK": "true",
@@ -100,13 +104,18 @@ class Stack:
             DenogradError: If it does not work, or the user stops it: what was started is ended again.
         """
         try:
+            databases: dict[str, str] = {}
             if self.database is Database.postgres:
                 cluster = Cluster(self.folder / "postgres", self._port("postgres"))
                 with console.status("Creating the PostgreSQL cluster"):
                     cluster.create()
                 self._bring_up(_postgres(cluster))
+                databases = {name: cluster.address(name, driver) for name, driver in DRIVERS.items()}
             prefect, mlflow = (f"http://127.0.0.1:{self._port(name)}" for name in ("prefect", "mlflow"))
-            self._bring_up(self._prefect(prefect), self._mlflow(mlflow))
+            self._bring_up(
+                prefect_server(self.folder, prefect, databases.get("prefect")),
+                mlflow_server(self.folder, mlflow, databases.get("mlflow")),
+            )
             self._bring_up(_worker(prefect, mlflow))
         except DenogradError:
             for name in reversed(self.started):
@@ -154,33 +163,41 @@ class Stack:
                 self.processes.wait(one.name, one.ready)
             console.print(f"  [green]✓[/green] {TITLES[one.name]:<15} {time.monotonic() - since:5.1f} s  {one.address}")
 
-    def _prefect(self, address: str) -> Service:
-        environment = {"PREFECT_HOME": str(self.folder / "prefect"), "PREFECT_API_URL": f"{address}/api"}
-        if self.database is Database.postgres:
-            url = self._cluster().address("prefect", "+asyncpg")
-            environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
-        host, port = address.removeprefix("http://").split(":")
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", port]
-        return Service("prefect", command, address, lambda: _answers(f"{address}/api/ready"), environment)
 
-    def _mlflow(self, address: str) -> Service:
-        folder = self.folder / "mlflow"
-        folder.mkdir(parents=True, exist_ok=True)
-        store = f"sqlite:///{folder / 'mlflow.db'}"
-        if self.database is Database.postgres:
-            store = self._cluster().address("mlflow", "+psycopg")
-        host, port = address.removeprefix("http://").split(":")
-        command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1"]
-        return Service(
-            "mlflow",
-            [*command, "--artifacts-destination", str(folder / "artifacts")],
-            address,
-            lambda: _answers(f"{address}/health"),
-            {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        )
+def prefect_server(folder: Path, address: str, database: str | None = None) -> Service:
+    """A Prefect server that keeps its data, and the leases of runs, below a folder.
 
-    def _cluster(self) -> Cluster:
-        return Cluster(self.folder / "postgres", self._port("postgres"))
+    Args:
+        folder: Of the stack.
+        address: Where it is to listen.
+        database: The URL of its database, where that is not an SQLite file in the folder.
+    """
+    environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": f"{address}/api", **LEASES}
+    if database is not None:
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
+    host, port = address.removeprefix("http://").split(":")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", port]
+    return Service("prefect", command, address, lambda: _answers(f"{address}/api/ready"), environment)
+
+
+def mlflow_server(folder: Path, address: str, database: str | None = None) -> Service:
+    """An MLflow server that keeps its artefacts below a folder.
+
+    Args:
+        folder: Of the stack.
+        address: Where it is to listen.
+        database: The URL of its database, where that is not an SQLite file in the folder.
+    """
+    kept = folder / "mlflow"
+    kept.mkdir(parents=True, exist_ok=True)
+    host, port = address.removeprefix("http://").split(":")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1"]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": database or f"sqlite:///{kept / 'mlflow.db'}",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command += ["--artifacts-destination", str(kept / "artifacts")]
+    return Service("mlflow", command, address, lambda: _answers(f"{address}/health"), environment)
 
 
 def _postgres(cluster: Cluster) -> Service:

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from denograd_flows.summary import run_in_words
+
 if TYPE_CHECKING:
     from denograd_tasks.audit.cell import Cell
     from denograd_tasks.audit.diff import Diff
@@ -44,6 +46,8 @@ def lineage_tree(found: Lineage) -> RenderableType:
             "trained on": _snapshot(found),
             "held-out R2": ", ".join(f"{name} {skill:.3f}" for name, skill in found.model.skill.items()),
             "noise": ", ".join(f"{name} {one.noise:.4g}" for name, one in found.model.noise.items()),
+            "trained": "" if found.model.start is None else found.model.start.words(),
+            "champion": "" if found.model.contest is None else found.model.contest.words(),
         },
     )
     refinement = tree.add(_fact("refinement", f"{found.refinement.rule or 'unknown'}: {found.refinement.why or ''}"))
@@ -54,12 +58,17 @@ def lineage_tree(found: Lineage) -> RenderableType:
     if found.released is not None:
         by = found.released.by or "nobody knows whom"
         tree.add(_fact("released", f"by {by}, {found.released.at}: {found.released.reason}"))
-    run = tree.add(_fact("run", f"{found.run.name} ({found.run.flow_run})"))
+    if found.rolled_back is not None:
+        back = found.rolled_back
+        why = f"to {found.dataset}@{back.to} by {back.by or 'nobody knows whom'}, {back.at}: {back.reason}"
+        tree.add(_fact("rolled back", f"{why}, manifest {back.manifest}"))
+    run = tree.add(_fact("run", run_in_words(found.run.name, found.run.flow_run)))
     packages = ", ".join(f"{name} {version}" for name, version in found.run.packages.items() if version)
     _add(
         run,
         {
             "triggered by": found.run.trigger + (f", {found.run.user}" if found.run.user else ""),
+            "event": found.run.event or "",
             "packages": packages,
             "Python": f"{found.run.python} on {found.run.platform}",
             "code": found.run.revision or "an installed package",
@@ -82,12 +91,15 @@ def findings(found: Verified) -> RenderableType:
     ]
     if found.signed is not None:
         lines.append(_fact("  signed", "every version" if found.signed else "not every version"))
+    for one in found.given_up:
+        what = f"version {one.version} gave up {one.tables} tables, {one.at}, by {one.by}; retention kept {one.kept}"
+        lines.append(_fact("  retention", what))
     if found.intact:
         return Group(*lines, Text("  ✓ everything is as it was published", style="green"))
-    for one in found.findings:
-        lines.append(Text(f"  ✗ {one.kind}: {one.path}", style="red"))
-        lines.append(Text(f"      {one.problem}"))
-        digests = {"expected": one.expected, "found": one.found}
+    for finding in found.findings:
+        lines.append(Text(f"  ✗ {finding.kind}: {finding.path}", style="red"))
+        lines.append(Text(f"      {finding.problem}"))
+        digests = {"expected": finding.expected, "found": finding.found}
         lines += [Text(f"      {name} {value}", style="dim") for name, value in digests.items() if value]
     return Group(*lines)
 
@@ -137,6 +149,9 @@ def cell_facts(found: Cell) -> RenderableType:
     }
     parts: list[RenderableType] = [Text(found.version, style="bold")]
     parts += [_fact(f"  {name}", value) for name, value in facts.items() if value]
+    if found.gone:
+        versions = ", ".join(f"@{number}" for number in found.gone)
+        parts.append(_fact("  not looked into", f"{versions}: retention removed their data"))
     if not found.elsewhere:
         return Group(*parts, _fact("  other versions", "the same wherever else it was published"))
     table = _table(("other versions", "published", "observed", "refined"))
@@ -190,7 +205,8 @@ def _residual(found: Cell) -> str:
     before, after = found.residual_before, found.residual_after
     if before is None or after is None or math.isnan(before):
         return ""
-    return f"{before:.3f} std before, {after:.3f} after"
+    gate = "" if found.gate is None else f"; the gate is {found.gate:g}"
+    return f"{before:.3f} std before, {after:.3f} after{gate}"
 
 
 def _number(value: float | None) -> str:

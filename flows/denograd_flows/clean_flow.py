@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,17 +12,20 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from denograd_flows.exclusion import Occupied
-from denograd_flows.leftovers import exclusive, mark_crashed
+from denograd_flows.leftovers import exclusive, sign_in
 from denograd_flows.outcome import Outcome, Refused, outcome_of
 from denograd_tasks.append import parent_of
 from denograd_tasks.audit.signing import signing_key
+from denograd_tasks.contest import start_of
+from denograd_tasks.lineage_events.recording import Recorder, recorded
 from denograd_tasks.progress import listener
 from denograd_tasks.records import Record, Refined, Snapshot
 from denograd_tasks.settings import Settings
 from denograd_tasks.stages.check_fidelity import check_fidelity
 from denograd_tasks.stages.check_input import check_input
 from denograd_tasks.stages.ingest import ingest
-from denograd_tasks.stages.publish import publish, quarantine
+from denograd_tasks.stages.materialise import materialise
+from denograd_tasks.stages.publish import publish, quarantine, released_version
 from denograd_tasks.stages.refine import refine
 from denograd_tasks.stages.report import report
 from denograd_tasks.stages.train_backbone import train_backbone
@@ -69,45 +71,51 @@ def clean(settings: Settings, event: str | None = None) -> Outcome:
 
 def run_stages(settings: Settings, truth: Truth | None = None) -> Outcome:
     """The body of the flow, to be called within one."""
+    sign_in()
     if settings.publish.sign_with is not None:
         signing_key(settings.publish.sign_with)  # there is none: better said before the work than after it
-    with exclusive(settings):
+    with exclusive(settings), recorded(settings) as recorder:
         outcome = None
         while outcome is None:
             with suppress(Overtaken):
-                outcome = _once(settings, truth)
-    if outcome.version is None:
-        raise Refused(outcome)
+                outcome = _once(settings, truth, recorder)
+        if outcome.version is None:
+            raise Refused(outcome)
     return outcome
 
 
-def _once(settings: Settings, truth: Truth | None) -> Outcome:
+def _once(settings: Settings, truth: Truth | None, recorder: Recorder) -> Outcome:
     """All stages, once.
 
     Raises:
         Overtaken: If the result was to be appended to a version that is not the newest any more.
     """
-    run = _Stages()
+    run = _Stages(recorder)
     snapshot = run(ingest, settings, parent_of(settings))
     _name_run(settings, snapshot)
     checked = run(check_input, snapshot, settings)
-    backbone = run(train_backbone, snapshot, settings)
+    backbone = run(train_backbone, snapshot, settings, start_of(settings))
     refined = run(refine, snapshot, backbone, settings)
     verdict = run(check_fidelity, snapshot, backbone, refined, settings)
     known = truth(snapshot, refined) if truth else None
-    page = run(report, snapshot, backbone, refined, verdict, settings, known)
+    page = run(report, snapshot, checked, backbone, refined, verdict, settings, known)
     version = None
     if verdict.passed:
         version = run(publish, snapshot, checked, backbone, refined, verdict, page, settings)
+        trained = not backbone.adopted and train_backbone.name not in run.reused
+        materialise(snapshot, backbone, verdict, version, settings, trained)
     else:
-        run(quarantine, snapshot, checked, backbone, refined, verdict, page, settings)
+        version = released_version(refined, backbone, settings)
+        if version is None:
+            run(quarantine, snapshot, checked, backbone, refined, verdict, page, settings)
     return outcome_of(settings, snapshot, backbone, refined, verdict, page, version, tuple(run.reused), known)
 
 
 class _Stages:
-    """Runs stages one after another, tells the listener, and remembers which were reused."""
+    """Runs stages one after another, tells listener and recorder, and remembers which were reused."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
         self.reused: list[str] = []
 
     def __call__(self, stage: Task[..., R], *arguments: Any) -> R:
@@ -117,20 +125,18 @@ class _Stages:
         reused = state.name == "Cached"
         if reused:
             self.reused.append(stage.name)
+        self.recorder.saw(record)
         listener().finished(stage.name, record.describe(), reused)
         return record
 
 
 def _name_run(settings: Settings, snapshot: Snapshot) -> None:
-    """Name the run after data set and digest; where the server is this run's own, clear up after killed ones."""
+    """Name the run after data set and digest."""
     from prefect.client.orchestration import get_client
 
     run_id = flow_run.get_id()
     if run_id is None:
         return
-    tag = f"dataset:{settings.dataset}"
+    tags = {*flow_run.get_tags(), f"dataset:{settings.dataset}"}
     with get_client(sync_client=True) as server:
-        tags = {*flow_run.get_tags(), tag}
         server.update_flow_run(UUID(run_id), name=snapshot.run_name(settings.dataset), tags=tags)
-        if not os.environ.get("PREFECT_API_URL"):
-            mark_crashed(server, tag, run_id)

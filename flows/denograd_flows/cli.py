@@ -9,7 +9,7 @@ import typer
 
 from denograd_engine import __version__
 from denograd_engine.errors import ConfigError
-from denograd_flows import audit, deployments, housekeeping, watching
+from denograd_flows import audit, catalog, deployments, exporting, housekeeping, versioning, watching
 from denograd_flows.options import EXIT_CODES, AsJson, Named, Root, Verbose
 from denograd_flows.shell import opened
 
@@ -266,11 +266,16 @@ def bench(
 
 
 audit.register(app)
+catalog.register(app)
 deployments.register(app)
+exporting.register(app)
 housekeeping.register(app)
+versioning.register(app)
 watching.register(app)
 
 
 def main() -> None:
     """The entry point."""
-    app()
+    from denograd_flows.parting import to_the_end
+
+    to_the_end(app)

@@ -12,6 +12,9 @@ from prefect.context import refresh_global_settings_context
 from denograd_flows.leftovers import OWNER
 from denograd_tasks.home import home
 
+PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "6"}
+"""Has a server waited for that is away for a minute and then starts: two minutes in all."""
+
 
 def prepare(verbose: bool) -> None:
     """Set what the user has not set.
@@ -42,6 +45,7 @@ def prepare(verbose: bool) -> None:
         # twice the time on an idle machine
         "OMP_WAIT_POLICY": "PASSIVE",
         OWNER: str(os.getpid()),
+        **PATIENT,
         **({} if verbose else quiet),
     }
     for name, value in defaults.items():

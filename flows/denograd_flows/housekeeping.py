@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +15,6 @@ from denograd_flows.options import EXIT_CODES, AsJson, Root, Verbose
 from denograd_flows.shell import opened
 
 if TYPE_CHECKING:
-    from denograd_tasks.litter import Litter
     from denograd_tasks.refusals import Refusal
     from denograd_tasks.store import Store
 
@@ -36,6 +36,7 @@ class Freed:
         files: How many files of it.
         bytes: Their size.
         kinds: Files in each of its folders.
+        versions: Numbers of those whose data retention removed.
         results: Results that Prefect remembered on this machine and that led to nothing.
         busy: Whether a run was at work, so that nothing was looked at.
     """
@@ -44,6 +45,7 @@ class Freed:
     files: int
     bytes: int
     kinds: Mapping[str, int]
+    versions: tuple[int, ...]
     results: int
     busy: bool
 
@@ -68,8 +70,9 @@ def gc(
 ) -> None:
     """Delete what killed and failed runs left: what no version names, once it is older than any run can be.
 
-    By the clock of the store that is a week and an hour. Published versions, and what a result in quarantine needs to
-    be released, stay.
+    By the clock of the store that is a week and an hour. What a result in quarantine needs to be released stays, and so
+    do published versions; where `publish.retention` is set, the last so many and all tagged ones keep their data, and
+    older ones lose theirs, but neither manifest nor evidence.
     """
     with opened(as_json, verbose) as shell:
         if (name is None) != every:
@@ -147,28 +150,28 @@ def _freed(store: Store, dataset: str, keep: timedelta | None, dry_run: bool) ->
     from prefect.settings import get_current_settings
 
     from denograd_flows.exclusion import Occupied, alone
+    from denograd_flows.library import kept_versions
     from denograd_tasks.litter import collect, litter_of
+    from denograd_tasks.retention import outdated, retire
     from denograd_tasks.stale_results import stale_results
 
     try:
         with alone(dataset, wait=False):
-            found = litter_of(store, dataset, keep)
+            found, old = litter_of(store, dataset, keep), outdated(store, dataset, kept_versions(store, dataset))
             remembered = get_current_settings().results.local_storage_path
-            results = stale_results(remembered, store.root, {one.path for one in found})
+            results = stale_results(remembered, store.root, {*old.paths, *(one.path for one in found)})
             if not dry_run:
                 collect(store, found)
+                retire(store, dataset, old)
                 store.sweep(dataset)
                 store.prune(dataset)
                 for path in results:
                     path.unlink(missing_ok=True)
     except Occupied:
-        return Freed(dataset, 0, 0, {}, 0, busy=True)
-    kinds = {kind: _count(found, kind) for kind in sorted({one.kind for one in found})}
-    return Freed(dataset, len(found), sum(one.bytes for one in found), kinds, len(results), busy=False)
-
-
-def _count(found: list[Litter], kind: str) -> int:
-    return sum(one.kind == kind for one in found)
+        return Freed(dataset, 0, 0, {}, (), 0, busy=True)
+    kinds = Counter([*(one.kind for one in found), *(path.split("/")[1] for path in old.paths)])
+    freed = sum(one.bytes for one in found) + old.bytes
+    return Freed(dataset, kinds.total(), freed, dict(sorted(kinds.items())), old.numbers, len(results), busy=False)
 
 
 def _in_words(freed: Freed, verb: str) -> str:
@@ -176,6 +179,8 @@ def _in_words(freed: Freed, verb: str) -> str:
         return f"{freed.dataset}: a run is at work, left alone"
     kinds = ", ".join(f"{count} in {kind}" for kind, count in freed.kinds.items())
     files = f"{freed.files} files, {freed.bytes / 1e6:,.1f} MB" + (f" ({kinds})" if kinds else "")
+    if freed.versions:
+        files += f"; the data of {', '.join(f'@{number}' for number in freed.versions)} by retention"
     return f"{freed.dataset}: {verb} {files}" + (f"; {freed.results} remembered results" if freed.results else "")
 
 

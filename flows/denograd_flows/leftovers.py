@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from denograd_flows.exclusion import alone
 from denograd_tasks.home import sweep_scratch
 from denograd_tasks.store import open_store
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
     from denograd_tasks.settings import Settings
 
 OWNER = "DENOGRAD_OWNER"
 """Environment variable that tells a temporary Prefect server who started it."""
+SIGNED_IN = timedelta(minutes=1)
+"""After its start a run that lives has told its process."""
 
 
 @contextmanager
@@ -35,24 +39,39 @@ def exclusive(settings: Settings) -> Iterator[None]:
         yield
 
 
-def mark_crashed(server: SyncPrefectClient, tag: str, run_id: str) -> None:
-    """Set the state of this data set's other unfinished runs to Crashed: their processes are gone."""
+def sign_in() -> None:
+    """Tell a temporary server which process this flow run is, and which runs of the flow crashed: theirs are gone."""
+    from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
+        FlowFilter,
+        FlowFilterName,
         FlowRunFilter,
         FlowRunFilterState,
         FlowRunFilterStateType,
-        FlowRunFilterTags,
     )
     from prefect.client.schemas.objects import StateType
+    from prefect.runtime import flow_run
+    from prefect.settings import get_current_settings
     from prefect.states import Crashed
 
-    unfinished = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[tag]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
-    )
-    for other in server.read_flow_runs(flow_run_filter=unfinished):
-        if str(other.id) != run_id:
-            server.set_flow_run_state(other.id, Crashed(message="The process of this run was killed."), force=True)
+    run_id = flow_run.get_id()
+    if run_id is None or get_current_settings().api.url:
+        return
+    unfinished = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    ours = FlowFilter(name=FlowFilterName(any_=[str(flow_run.get_flow_name())]))
+    with get_client(sync_client=True) as server:
+        server.update_flow_run(UUID(run_id), infrastructure_pid=str(os.getpid()))
+        for other in server.read_flow_runs(flow_filter=ours, flow_run_filter=unfinished):
+            if _is_dead(other):
+                server.set_flow_run_state(other.id, Crashed(message="The process of this run was killed."), force=True)
+
+
+def _is_dead(run: FlowRun) -> bool:
+    import psutil
+
+    if run.infrastructure_pid:
+        return not psutil.pid_exists(int(run.infrastructure_pid))
+    return run.start_time is not None and datetime.now(UTC) - run.start_time > SIGNED_IN
 
 
 def end_orphaned_servers() -> int:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from denograd_tasks.home import default_root
+from denograd_tasks.removals import removal_of, require_tables
+from denograd_tasks.retention import retention_of
 from denograd_tasks.store import Store, open_store
+from denograd_tasks.tags import tags_of
 from denograd_tasks.versions import Manifest, datasets, history, resolve
 
 CONFIGURATION = "denograd.yaml"
@@ -20,6 +23,7 @@ def version_rows(root: str | None, name: str | None) -> list[dict[str, Any]]:
     """
     store = published(root)
     names = datasets(store) if name is None else [resolve(store, name).dataset]
+    tags = {dataset: tags_of(store, dataset) for dataset in names}
     return [
         {
             "dataset": manifest.dataset,
@@ -31,6 +35,9 @@ def version_rows(root: str | None, name: str | None) -> list[dict[str, Any]]:
             "gates": len(manifest.content["gates"]),
             "model": manifest.content["model"]["uri"],
             "snapshot": manifest.content["source"]["snapshot"],
+            "tags": [tag.name for tag in tags[dataset] if tag.number == manifest.number],
+            "content_of": manifest.origin,
+            "data": removal_of(store, manifest) is None,
         }
         for dataset in names
         for manifest in history(store, dataset)
@@ -43,16 +50,36 @@ def find(root: str | None, name: str) -> Manifest:
 
 
 def data_path(root: str | None, name: str) -> str:
-    """The folder of a version's Parquet files."""
+    """The folder of a version's Parquet files.
+
+    Raises:
+        StoreError: If retention removed them.
+    """
     store = published(root)
-    file = resolve(store, name).content["files"][0]["path"]
-    return store.uri(file.rsplit("/", 1)[0])
+    manifest = resolve(store, name)
+    require_tables(store, manifest)
+    return store.uri(manifest.content["files"][0]["path"].rsplit("/", 1)[0])
 
 
 def report_path(root: str | None, name: str) -> str:
     """The report of a version."""
     store = published(root)
     return store.uri(resolve(store, name).content["report"])
+
+
+def kept_versions(store: Store, dataset: str) -> int | None:
+    """How many versions keep their data: as `denograd.yaml` in this folder says of them, or the last run; None is all.
+
+    Raises:
+        ConfigError: If that configuration cannot be used.
+    """
+    if Path(CONFIGURATION).is_file():
+        from denograd_tasks.settings import load_settings
+
+        settings = load_settings(CONFIGURATION)
+        if settings.dataset == dataset and open_store(settings.publish.root).root == store.root:
+            return settings.publish.retention
+    return retention_of(store, dataset)
 
 
 def release_of(root: str | None, name: str) -> dict[str, Any] | None:

@@ -39,7 +39,6 @@ class LiveView:
     def __enter__(self) -> LiveView:
         if self.console.is_terminal:
             self.live.start()
-        self._begin("Start Prefect")
         return self
 
     def __exit__(
@@ -70,6 +69,10 @@ class LiveView:
         )
         self.console.print(line, highlight=False, soft_wrap=True)
         self._begin(None)
+
+    def warned(self, text: str) -> None:
+        """Something beside the work went wrong."""
+        self.console.print(Text.assemble(("  ! ", "yellow"), text), highlight=False, soft_wrap=True)
 
     def _begin(self, name: str | None) -> None:
         self.running, self.share, self.text, self.since = name, None, "", time.monotonic()

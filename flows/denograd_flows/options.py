@@ -13,7 +13,7 @@ EXIT_CODES = (
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs of the libraries, and tracebacks.")]
-Named = Annotated[str, typer.Argument(metavar="NAME[@N]", help="A data set, or one of its versions.")]
+Named = Annotated[str, typer.Argument(metavar="NAME[@N]", help="A data set, or one of its versions by number or tag.")]
 Root = Annotated[
     str | None,
     typer.Option(

@@ -7,18 +7,22 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from denograd_engine.errors import GateRefused
+from denograd_tasks.champion import Contest
 from denograd_tasks.growth import Appended
 from denograd_tasks.records import Gate, Refined, Report, Snapshot, TrainedBackbone, Verdict, Version
 from denograd_tasks.rule import chosen_rule
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import open_store
 
+Status = Literal["published", "already_published", "refused", "released"]
+
 
 class Outcome(BaseModel):
     """The summary of a run.
 
     Attributes:
-        status: Published now, published by an earlier run with the same result, or refused by a gate.
+        status: Published now, published by an earlier run with the same result, refused by a gate, or refused and then
+            released by a person.
         dataset: Its name.
         version: The version's number; None if refused.
         path: The refined data, for `pandas.read_parquet`: published, or in quarantine.
@@ -39,6 +43,7 @@ class Outcome(BaseModel):
         gates: Every gate with its value and bound.
         snapshot: Digest of the input.
         model: Registry URI of the backbone.
+        contest: How it compared with the champion of before, if this run trained it and there was one.
         manifest: Digest of the version's manifest; None if refused.
         reused: Stages whose earlier results were used again.
         noise_removed: Share of a known noise that was removed, for features and targets; None outside demonstrations.
@@ -46,7 +51,7 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    status: Literal["published", "already_published", "refused"]
+    status: Status
     dataset: str
     version: int | None
     path: str
@@ -67,6 +72,7 @@ class Outcome(BaseModel):
     gates: tuple[Gate, ...]
     snapshot: str
     model: str
+    contest: Contest | None = None
     manifest: str | None
     reused: tuple[str, ...] = ()
     noise_removed: dict[str, float] | None = None
@@ -109,9 +115,9 @@ def outcome_of(
     """Gather the facts of a run; without a version it was refused."""
     store, chosen = open_store(settings.publish.root), chosen_rule(settings)
     data = refined.quarantined if version is None else refined.data
-    status: Literal["published", "already_published", "refused"] = "refused"
+    status: Status = "refused"
     if version is not None:
-        status = "already_published" if version.already else "published"
+        status = "released" if not verdict.passed else "already_published" if version.already else "published"
     return Outcome(
         status=status,
         dataset=settings.dataset,
@@ -134,6 +140,7 @@ def outcome_of(
         gates=verdict.gates,
         snapshot=snapshot.digest,
         model=backbone.model_uri,
+        contest=None if "train_backbone" in reused else backbone.contest,
         manifest=None if version is None else version.digest,
         reused=reused,
         noise_removed=truth,

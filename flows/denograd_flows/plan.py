@@ -53,10 +53,7 @@ def plan(settings: Settings) -> list[Step]:
             return _with_rule(steps, settings)
         steps.append(Step(stage=name, action="reuse", detail=record.describe()))
         known[keep] = record
-    if known["verdict"].passed:
-        steps.append(_publishing(settings, known))
-    else:
-        steps.append(Step(stage="quarantine", action="reuse", detail="the gates refused this result before"))
+    steps.append((_publishing if known["verdict"].passed else _refusing)(settings, known))
     return _with_rule(steps, settings)
 
 
@@ -85,3 +82,14 @@ def _publishing(settings: Settings, known: dict[str, Any]) -> Step:
     if parent and parent.identity == identity(known["refined"], known["backbone"], settings):
         return Step(stage="publish", action="reuse", detail=f"already published as version {parent.number}")
     return Step(stage="publish", action="run", detail=f"as version {parent.number + 1 if parent else 1}")
+
+
+def _refusing(settings: Settings, known: dict[str, Any]) -> Step:
+    from denograd_tasks.stages.publish import released_version
+
+    released, detail = released_version(known["refined"], known["backbone"], settings), "the gates refused this result"
+    if released is not None:
+        return Step(
+            stage="publish", action="reuse", detail=f"{detail}, and it was released as version {released.number}"
+        )
+    return Step(stage="quarantine", action="reuse", detail=f"{detail} before")

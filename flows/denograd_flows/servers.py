@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import typer
 from packaging.version import InvalidVersion, Version
 
 from denograd_engine.errors import ServiceError
+from denograd_flows.failures import causes
 from denograd_tasks.settings import without_credentials
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
 LONGEST = 5
-"""Seconds that a server may take to answer."""
-WAITS = (1, 2, 4)
-"""Seconds between attempts to reach a server that is away."""
+"""Seconds that a server may take to say that it is there."""
+WAITS = (1, 2, 4, 8, 15, 30, 30)
+"""Seconds between attempts to reach a server that is away: a minute of it, and its start, are waited for."""
 SQLITE = "sqlite:///"
 
 
@@ -46,14 +51,13 @@ def prefect_used() -> Used:
         ServiceError: If the server does not answer.
     """
     import httpx
-    from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings
 
     address = get_current_settings().api.url
     if not address:
         return Used(f"embedded: a temporary server for each run, data in {get_current_settings().home}")
     try:
-        with get_client(httpx_settings={"timeout": LONGEST}, sync_client=True) as client:
+        with asked_once() as client:
             answer, ahead = _timed(lambda: client.request("GET", "/admin/version"))
     except (httpx.HTTPError, RuntimeError) as error:
         raise ServiceError(
@@ -61,24 +65,53 @@ def prefect_used() -> Used:
             found=without_credentials(str(error).partition("\n")[0])[:200] or type(error).__name__,
             where=without_credentials(address),
             remedy="check PREFECT_API_URL, and that the server is up",
-        ) from None
+        ) from error
     return _server("prefect", address, str(answer.json()), ahead)
 
 
 def require_prefect() -> None:
-    """Wait a little for a Prefect server that is away.
+    """Wait for a Prefect server that is away, and say so.
 
     Raises:
-        ServiceError: If it does not come back.
+        ServiceError: If it does not come back, or does not answer as it should.
     """
-    for seconds in WAITS:
+    for at, seconds in enumerate(WAITS):
         try:
             prefect_used()
-        except ServiceError:
+        except ServiceError as error:
+            if not _away(error):
+                raise
+            if at == 0:
+                typer.echo(f"Waiting for the Prefect server, which does not answer: {error.where}", err=True)
             time.sleep(seconds)
         else:
             return
     prefect_used()
+
+
+@contextmanager
+def asked_once() -> Iterator[SyncPrefectClient]:
+    """A client of the Prefect API that neither waits for long nor tries again."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(httpx_settings={"timeout": LONGEST}, sync_client=True) as server,
+    ):
+        yield server
+
+
+def _away(error: BaseException) -> bool:
+    """Whether a server was not reached, or its proxy says so: it may come back."""
+    import httpx
+
+    return any(
+        one.response.is_server_error
+        if isinstance(one, httpx.HTTPStatusError)
+        else isinstance(one, httpx.TransportError)
+        for one in causes(error)
+    )
 
 
 def mlflow_used(uri: str) -> Used:
@@ -98,12 +131,10 @@ def mlflow_used(uri: str) -> Used:
 
 
 def _mlflow(address: str) -> Used:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(LONGEST))
-    from denograd_tasks.tracking import client, tracking_errors
+    from denograd_tasks.tracking import client, impatient, tracking_errors
 
-    server = client(address)
-    with tracking_errors(address):
+    with impatient(), tracking_errors(address):
+        server = client(address)
         experiments = len(server.search_experiments())
         if not address.startswith("http"):
             return Used(f"database {without_credentials(address)}, answers, {experiments} experiments")
@@ -118,7 +149,7 @@ def _embedded(uri: str) -> Used:
     path = uri.removeprefix(SQLITE)
     if not Path(path).exists():
         return Used(f"embedded: {uri}, not created yet")
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
         runs = database.execute("select count(*) from runs").fetchone()[0]
     return Used(f"embedded: {uri}, {runs} runs")
 

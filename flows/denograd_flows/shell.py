@@ -58,7 +58,31 @@ class Shell:
 
         require_prefect()
         with LiveView(self._console()) as view, listening(view):
+            view.started("Start Prefect")
             yield
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Show what is told of the work, which needs no Prefect; on stderr if stdout is for JSON."""
+        from denograd_flows.live import LiveView
+        from denograd_tasks.progress import listening
+
+        with LiveView(self._console()) as view, listening(view):
+            yield
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show in a terminal how many of so many rows are done, as the caller tells."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        shown = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} rows"))
+        with Progress(
+            *shown, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        ) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda done: progress.update(task, completed=done)
 
     def outcome(self, outcome: Any) -> None:
         from denograd_flows.summary import print_outcome

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from denograd_flows.outcome import Outcome
+from denograd_tasks.champion import Contest
 from denograd_tasks.growth import Appended
 from denograd_tasks.noisy import faults_in_words, noise_left_in_words, step_in_words
 from denograd_tasks.records import Gate
@@ -36,6 +37,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         "rows moved": f"{outcome.moved:,} of {outcome.rows:,} ({outcome.moved / max(1, outcome.rows):.0%})",
         **_strength(outcome.strength, outcome.strength_chosen),
         **(_of_posterior(outcome) if outcome.noise_left is not None else _of_steps(outcome)),
+        **_champion(outcome.contest),
         **{name: f"{share:.1%}" for name, share in (outcome.noise_removed or {}).items()},
         "gates": f"{passed} of {len(outcome.gates)} passed",
     }
@@ -53,6 +55,10 @@ def _appended(rows: Appended | None) -> dict[str, str]:
 def _strength(strength: float, chosen: bool) -> dict[str, str]:
     words = strength_in_words(strength, chosen)
     return {"strength": words} if words else {}
+
+
+def _champion(contest: Contest | None) -> dict[str, str]:
+    return {} if contest is None else {"champion": contest.words()}
 
 
 def _of_steps(outcome: Outcome) -> dict[str, str]:
@@ -77,6 +83,8 @@ def _print_facts(facts: Mapping[str, str], console: Console) -> None:
 def _title(outcome: Outcome) -> tuple[str, str]:
     if outcome.status == "refused":
         return f"{outcome.dataset}: refused, in quarantine", "red"
+    if outcome.status == "released":
+        return f"{outcome.dataset}: refused, and released as version {outcome.version}", "cyan"
     if outcome.status == "already_published":
         return f"{outcome.dataset}: already published as version {outcome.version}", "cyan"
     return f"{outcome.dataset}: published as version {outcome.version}", "green"
@@ -114,7 +122,7 @@ def print_versions(rows: Sequence[dict[str, Any]], console: Console) -> None:
         console.print("Nothing is published yet. Begin with: denograd init DATA")
         return
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("version", "created", "rows", "moved", "gates", "model", "snapshot"):
+    for name in ("version", "created", "rows", "moved", "gates", "model", "snapshot", ""):
         table.add_column(name, justify="right" if name in ("rows", "moved") else "left", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -125,8 +133,15 @@ def print_versions(rows: Sequence[dict[str, Any]], console: Console) -> None:
             f"{row['gates_passed']}/{row['gates']}",
             row["model"],
             row["snapshot"][:12],
+            _remarks(row),
         )
     console.print(table)
+
+
+def _remarks(row: Mapping[str, Any]) -> str:
+    """Tags of a version, and what else sets it apart."""
+    back = [] if row["content_of"] == row["version"] else [f"back to @{row['content_of']}"]
+    return ", ".join([*row["tags"], *back, *([] if row["data"] else ["data removed"])])
 
 
 def print_manifest(manifest: Manifest, console: Console) -> None:
@@ -141,12 +156,14 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
         **_rule(refinement),
         **_strength(refinement.get("strength", 1.0), refinement.get("strength_chosen", False)),
         **_left(model),
+        **_champion(Contest(**model["contest"]) if model.get("contest") else None),
         **_appended(Appended(**content["appended"]) if content.get("appended") else None),
         "rows moved": f"{refinement['moved']:,} of {refinement['rows']:,}",
         **_released(content),
+        **_rolled_back(content),
         "manifest": manifest.digest,
         "parent": content["parent"] or "none: the first version",
-        "flow run": f"{content['run']['flow_run_name']} ({content['run']['flow_run_id']})",
+        "flow run": run_in_words(content["run"]["flow_run_name"], content["run"]["flow_run_id"]),
         "MLflow run": model["mlflow_run_id"],
     }
     console.print(f"[bold]{manifest.dataset}@{manifest.number}[/bold]", highlight=False)
@@ -164,6 +181,16 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
 def _released(content: Mapping[str, Any]) -> dict[str, str]:
     released = content.get("released")
     return {"released": f"by {released['by']}, {released['at']}: {released['reason']}"} if released else {}
+
+
+def _rolled_back(content: Mapping[str, Any]) -> dict[str, str]:
+    back = content.get("rolled_back")
+    return {"rolled back": f"to version {back['to']} by {back['by']}, {back['at']}: {back['reason']}"} if back else {}
+
+
+def run_in_words(name: str, flow_run: str | None) -> str:
+    """What published a version; a rollback is no flow run."""
+    return name if flow_run is None else f"{name} ({flow_run})"
 
 
 def _rule(refinement: Mapping[str, Any]) -> dict[str, str]:

@@ -6,15 +6,18 @@ from uuid import UUID, uuid5
 
 from prefect import flow
 from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
 
 from denograd_flows.automations import DRIFT
 from denograd_flows.clean_flow import dataset_name
 from denograd_flows.exclusion import alone
+from denograd_flows.leftovers import sign_in
 from denograd_tasks.home import sweep_scratch
 from denograd_tasks.settings import Settings
 from denograd_tasks.stages.watch import look, tell
 from denograd_tasks.store import open_store
 from denograd_tasks.watch.bookmark import Alarm, Watched, write_bookmark
+from denograd_tasks.watch.history import remember
 
 NAMESPACE = UUID("0c1f3f0a-6f7e-4a53-9f0b-64726966742e")
 
@@ -34,18 +37,21 @@ def watch(settings: Settings) -> Watched:
         DataError: If the source cannot be used, or has not the columns that it had.
         ServiceError: If a service does not answer.
     """
+    sign_in()
     with alone(f"watch {settings.dataset}", wait=True):
         sweep_scratch()
         looked = look(settings)
         if looked.raised and looked.watched.alarm is not None:
             _emit(looked.watched, looked.watched.alarm, looked.bookmark.version)
-        write_bookmark(open_store(settings.publish.root), settings.dataset, looked.bookmark)
+        store = open_store(settings.publish.root)
+        remember(store, looked.watched, looked.raised)
+        write_bookmark(store, settings.dataset, looked.bookmark)
     tell(looked.watched, looked.bookmark.version, settings)
     return looked.watched
 
 
 def _emit(watched: Watched, alarm: Alarm, version: str) -> None:
-    emit_event(
+    emitted = emit_event(
         event=DRIFT,
         resource={
             "prefect.resource.id": f"denograd.dataset.{watched.dataset}",
@@ -60,3 +66,5 @@ def _emit(watched: Watched, alarm: Alarm, version: str) -> None:
         },
         id=uuid5(NAMESPACE, version),
     )
+    if emitted is not None:
+        EventsWorker.instance().wait_until_empty()  # the bookmark says that it was told

@@ -2,7 +2,8 @@
 
 Deleting is safe without any lock, since it goes by age, and by one clock, that of the store:
 
-- What a version names is never deleted, nor what a quarantined result needs to be released.
+- What a version has is never deleted, nor what a quarantined result needs to be released. It has all that its manifest
+  names, but for tables that retention made it give up (see `removals.py`).
 - What nothing names is deleted `LONGEST_RUN` and `GRACE` after it was written.
 - What is older than `LONGEST_RUN`, and named by nothing yet, is not published any more. `GRACE` is how long writing a
   manifest may take after that was asked.
@@ -21,8 +22,8 @@ from typing import Any
 from denograd_engine.errors import StoreError
 from denograd_tasks.audit.files import listed
 from denograd_tasks.refusals import refusals
+from denograd_tasks.removals import claimed
 from denograd_tasks.store import Store, Stored
-from denograd_tasks.versions import history
 
 LONGEST_RUN = timedelta(days=7)
 """From the first object that a run writes or finds to its manifest."""
@@ -130,10 +131,9 @@ def _age(store: Store, path: str, now: datetime) -> timedelta:
 
 
 def _needed(store: Store, dataset: str, without: frozenset[str] = frozenset()) -> set[str]:
-    """Paths that a version names, or a quarantined result other than those in these folders."""
-    bodies: list[Mapping[str, Any]] = [manifest.content for manifest in history(store, dataset)]
-    bodies += [one.body for one in refusals(store, dataset) if one.folder not in without]
-    return {file.path for body in bodies for file in listed(body)}
+    """Paths that a version has, or that a quarantined result needs other than those in these folders."""
+    refused = (one.body for one in refusals(store, dataset) if one.folder not in without)
+    return claimed(store, dataset) | {file.path for body in refused for file in listed(body)}
 
 
 def _spent(entries: Sequence[Stored], now: datetime, keep: timedelta | None) -> frozenset[str]:

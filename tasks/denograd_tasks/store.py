@@ -6,24 +6,27 @@ on local disk and on object stores alike, and makes the creation of a manifest t
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from denograd_engine.errors import ServiceError, StoreError
+from denograd_engine.errors import DenogradError, ServiceError, StoreError
 from denograd_tasks.blocks import DenogradStore, referred
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 BLOCK = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PATIENCE = timedelta(seconds=60)
 """How long requests to an object store that does not answer are repeated."""
 PANIC = "PanicException"
@@ -65,6 +68,7 @@ class Store:
     """
 
     def __init__(self, root: str) -> None:
+        self.named = root
         block = referred(DenogradStore, root, "publish.root")
         root = block.root if block else root
         self.root = root.rstrip("/")
@@ -100,7 +104,7 @@ class Store:
                 return
             target = self.local / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            fresh = target.with_name(f"{target.name}.new")  # a name that `sweep` leaves alone
+            fresh = target.with_name(f"{target.name}.{uuid.uuid4()}.new")  # a name that `sweep` leaves alone
             fresh.write_bytes(content)
             fresh.replace(target)
 
@@ -205,6 +209,24 @@ class Store:
             raise StoreError("a stored object is missing", where=self.uri(path)) from None
         return target
 
+    @contextmanager
+    def opened(self, path: str) -> Iterator[IO[bytes]]:
+        """An object to be read where it is, a part at a time.
+
+        Raises:
+            StoreError: If there is none.
+        """
+        try:
+            with _named(self.root):
+                if self.local:
+                    with (self.local / path).open("rb") as stream:
+                        yield stream
+                else:
+                    with io.BufferedReader(_Remote(self._objects, path), BLOCK) as remote:
+                        yield remote
+        except FileNotFoundError:
+            raise StoreError("a stored object is missing", where=self.uri(path)) from None
+
     def sweep(self, prefix: str) -> int:
         """Remove what interrupted writes left on local disk, and return how many files that were.
 
@@ -224,6 +246,32 @@ class Store:
         for folder, _, _ in os.walk(self.local / prefix, topdown=False):
             with suppress(OSError):  # it is not empty
                 Path(folder).rmdir()
+
+
+class _Remote(io.RawIOBase):
+    """An object of a remote store as Python's own files are."""
+
+    def __init__(self, objects: ObjectStore, path: str) -> None:
+        from obstore import open_reader
+
+        self._reader = open_reader(objects, path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = memoryview(self._reader.read(len(buffer)))
+        buffer[: len(read)] = read
+        return len(read)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
 
 
 def open_store(root: str) -> Store:
@@ -275,7 +323,19 @@ class _named:  # noqa: N801
             raise _unavailable(self.root, error) from error
 
 
-def _unavailable(root: str, error: BaseException) -> ServiceError:
+def no_room(where: str, found: str | None) -> StoreError:
+    """The error of a disk that is full, or of a quota or limit that is reached."""
+    return StoreError(
+        "a file could not be written: there is no room",
+        found=found,
+        where=where,
+        remedy="make room, and run again: it goes on after the last finished stage",
+    )
+
+
+def _unavailable(root: str, error: BaseException) -> DenogradError:
+    if any(f"(os error {code})" in str(error) for code in FULL):
+        return no_room(root, _reason(error))
     return ServiceError(
         "the publishing store does not answer as it should",
         found=_reason(error),

@@ -28,24 +28,45 @@ _CONNECTING = threading.Lock()
 """MLflow cannot create a database from two threads at once."""
 _LENT = threading.RLock()
 """Its module-level functions have one server for all threads."""
-RETRIES = "4"
-"""Of a request to a server that does not answer, half a minute in all; MLflow's own default is four minutes."""
+PATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "75",
+}
+"""A server that is away is asked for a minute and a half; one that is silent for a minute gets no request twice."""
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""A server is asked once, to see whether it is there."""
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Requests are neither waited for nor repeated, until the end of the block."""
+    before = {name: os.environ.get(name) for name in IMPATIENT}
+    os.environ.update(IMPATIENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager
 def tracking_errors(uri: str) -> Iterator[None]:
     """Turn MLflow's errors into one that names the server, without its traceback."""
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
         raise ServiceError(
             "the MLflow tracking server does not answer as it should",
-            found=without_credentials(str(error).splitlines()[0])[:400],
+            found=without_credentials(str(error).partition("\n")[0])[:400] or type(error).__name__,
             where=without_credentials(uri),
-            remedy="check tracking.uri, and that the server is up",
+            remedy="check tracking.uri, see that the server is up, and run again: finished stages are reused",
         ) from error
 
 
@@ -62,6 +83,8 @@ def address_of(uri: str) -> str:
 
 def client(uri: str) -> MlflowClient:
     """A client for this server; an SQLite store's folder is created first."""
+    for name, value in PATIENT.items():
+        os.environ.setdefault(name, value)
     with _CONNECTING:
         return _connect(address_of(uri))
 
@@ -69,7 +92,6 @@ def client(uri: str) -> MlflowClient:
 @cache
 def _connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     if uri.startswith("sqlite:///"):
         _make_folder(Path(uri.removeprefix("sqlite:///")).parent, uri)
     with warnings.catch_warnings():
@@ -191,16 +213,14 @@ def log_model_folder(server: MlflowClient, experiment: str, run_id: str, folder:
 
 
 def register(server: MlflowClient, name: str, source: str, run_id: str, model_id: str) -> str:
-    """Register a logged model as the next version of `name`, with the alias `champion`; returns the version."""
+    """Register a logged model as the next version of `name`; returns the version."""
     from mlflow.exceptions import MlflowException
 
     try:
         server.get_registered_model(name)
     except MlflowException:
         server.create_registered_model(name)
-    version = str(server.create_model_version(name, source, run_id=run_id, model_id=model_id).version)
-    server.set_registered_model_alias(name, "champion", version)
-    return version
+    return str(server.create_model_version(name, source, run_id=run_id, model_id=model_id).version)
 
 
 def tag_run(uri: str, run_id: str, tags: Mapping[str, Any]) -> None:

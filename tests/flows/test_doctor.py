@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
@@ -20,12 +20,13 @@ AWAY = "http://ada:Nobody-may-read-this@127.0.0.1:9"
 
 
 @contextmanager
-def answering(said: str, ahead: float = 0) -> Iterator[str]:
-    """A Prefect API that says its version, and whose clock may be wrong."""
+def answering(said: str, ahead: float = 0, statuses: Sequence[int] = (200,)) -> Iterator[str]:
+    """A Prefect API that says its version, whose clock may be wrong, and which answers the first requests otherwise."""
+    left = list(statuses)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(left.pop(0) if len(left) > 1 else left[0])
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(json.dumps(said).encode())
@@ -112,6 +113,24 @@ def test_servers_that_are_away_are_named_without_credentials(denograd: Any, conf
     assert [one["what"] for one in wrong] == ["tracking", "prefect"]
     assert all("http://127.0.0.1:9" in one["detail"] for one in wrong)
     assert "Nobody" not in ran.out + ran.err
+
+
+def test_a_server_that_comes_back_is_waited_for_and_the_user_told(
+    denograd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("denograd_flows.servers.WAITS", (0, 0, 0))
+    with answering(version("prefect"), statuses=(503, 503, 200)) as address:
+        ran = denograd("gc", "--all")
+    assert ran.code == 0, ran.err
+    assert ran.err == f"Waiting for the Prefect server, which does not answer: {address}\n"
+
+
+def test_a_server_that_refuses_is_not_waited_for(denograd: Any, config: Callable[..., Path]) -> None:
+    with answering("", statuses=(401,)):
+        ran = denograd("run", config())
+    assert ran.code == 1
+    assert "the Prefect server does not answer as it should" in ran.err
+    assert "Waiting" not in ran.err
 
 
 def test_a_run_says_that_prefect_is_away(

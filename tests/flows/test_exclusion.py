@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from denograd_flows.exclusion import Occupied, alone
+from denograd_flows.exclusion import Occupied, Place, alone, granted
+from denograd_flows.servers import asked_once
 
 
 @pytest.mark.usefixtures("denograd")
@@ -36,6 +39,51 @@ def test_the_second_is_told_or_waits(elsewhere: bool, tmp_path: Path, monkeypatc
     with alone(name, wait=False):
         order.append("third")
     assert order[-1] == "third"
+
+
+@pytest.fixture
+def lost(denograd: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[UUID], None]:
+    """Gives a lease back behind the back of its holder, which renews it five times a second."""
+    monkeypatch.setattr("denograd_flows.exclusion.RENEWAL", 0.2)
+
+    def lose(lease: UUID) -> None:
+        with asked_once() as server:
+            server.release_concurrency_slots_with_lease(lease)
+
+    return lose
+
+
+def another(place: Place, than: UUID) -> bool:
+    until = time.monotonic() + 30
+    while place.lease == than and time.monotonic() < until:
+        time.sleep(0.05)
+    return place.lease != than
+
+
+def test_a_lease_that_was_lost_is_taken_again(lost: Callable[[UUID], None]) -> None:
+    lease = granted("lost", wait=False)
+    assert lease is not None
+    with Place("lost", lease) as place:
+        lost(lease)
+        assert another(place, than=lease)
+        assert granted("lost", wait=False) is None
+    last = granted("lost", wait=False)
+    assert last is not None
+    lost(last)
+
+
+def test_a_run_that_lost_its_lease_to_another_goes_on_beside_it(lost: Callable[[UUID], None]) -> None:
+    lease = granted("taken", wait=False)
+    assert lease is not None
+    place = Place("taken", lease)
+    lost(lease)
+    theirs = granted("taken", wait=False)
+    assert theirs is not None
+    with place:
+        time.sleep(1)
+        assert place.lease == lease
+        lost(theirs)
+        assert another(place, than=lease)
 
 
 @pytest.mark.usefixtures("denograd")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+
+from denograd_flows.exclusion import alone
+from denograd_flows.failures import named
 
 REASON = "the sensor was replaced: the step is real"
 OLD = 10 * 86_400
@@ -52,6 +54,12 @@ def test_a_refused_result_is_listed_kept_released_and_then_cleared_away(
     again = denograd("release", "readings", refused["attempt"], "--reason", "another", "--json").json
     assert (again["version"], again["already"]) == (1, True)
     assert "released as version 1" in denograd("quarantine", "readings").out
+    repeated = config(gates={"swd": {"max": 1e-9}})
+    assert "it was released as version 1" in denograd("run", repeated, "--dry-run").out
+    outcome = denograd("run", repeated, "--json")
+    assert (outcome.code, outcome.json["status"], outcome.json["version"]) == (0, "released", 1)
+    assert outcome.json["path"] == str(root / "readings" / "data" / refused["attempt"])
+    assert files(root) - before <= {one for one in files(root) if "/versions/" in one or "/data/" in one}
 
     released = denograd("show", "readings", "--json").json["released"]
     assert released["reason"] == REASON
@@ -81,6 +89,10 @@ def test_what_a_run_left_is_freed_once_it_is_old_and_computed_anew_afterwards(
     (root / "readings" / "versions" / "00000001.json").unlink()
     assert denograd("gc", "readings", "--json").json["datasets"][0]["files"] == 0
     age(root)
+    before = files(root)
+    with alone("readings", wait=False):
+        assert denograd("gc", "readings", "--json").json["datasets"][0]["busy"]
+    assert files(root) == before
     ran = denograd("run", config())
     assert ran.code == 1
     assert "older than 7 days" in ran.err
@@ -115,9 +127,10 @@ def test_every_command_has_help_with_an_example(denograd: Any, name: str) -> Non
 
 
 def test_a_prefect_server_that_went_away_is_named() -> None:
-    from denograd_flows.failures import named
-
-    error = named(httpx.ConnectError("refused"))
-    assert "Prefect server went away" in json.dumps(str(error))
+    error = httpx.ConnectError("refused")
+    wrapped = RuntimeError("Failed to reach API")
+    wrapped.__cause__ = error
+    for one in (error, wrapped):
+        assert "Prefect server went away" in str(named(one))
     unknown = ValueError("else")
     assert named(unknown) is unknown

@@ -4,96 +4,40 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from stacks import FREE, ROOT, exported, marked, require_postgres, stack_command, stack_folder
 from support import clean_environment, command, make_table
 
 from denograd_engine.errors import ConfigError, ServiceError
 from infra.postgres import Cluster, programs
-from infra.processes import MARK, Processes
+from infra.processes import Processes
 from infra.stack import ORDER, Database, Stack
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-
-
-def marked(folder: Path) -> list[str]:
-    """The command lines of what runs with a mark of this folder."""
-    marks = {json.loads(path.read_text())["mark"] for path in (folder / "run").glob("*.json")}
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) in marks:
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where everybody may pass through, as PostgreSQL's own account must where the tests run as root."""
-    made = Path(tempfile.mkdtemp(prefix="stack-"))
-    made.chmod(0o755)
-    yield made
-    assert marked(made) == []
-    shutil.rmtree(made)
-
-
-@pytest.fixture
-def stack(folder: Path) -> Callable[..., Ran]:
-    """The command, as the Makefile calls it."""
-
-    def call(*arguments: str, environment: dict[str, str] | None = None) -> Ran:
-        done = subprocess.run(
-            [sys.executable, "-m", "infra.stack", *arguments, "--folder", str(folder)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=clean_environment(folder / "home") | (environment or {}),
-            timeout=300,
-            check=False,
-        )
-        return Ran(done.returncode, done.stdout + done.stderr)
-
-    return call
-
-
-FREE = ("--prefect-port", "0", "--mlflow-port", "0")
+    with stack_folder() as made:
+        yield made
 
 
 @pytest.fixture
 def postgres() -> None:
-    try:
-        programs()
-    except ConfigError:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    require_postgres()
 
 
 @pytest.mark.usefixtures("postgres")
-def test_a_run_on_real_servers(stack: Callable[..., Ran], folder: Path) -> None:
+def test_a_run_on_real_servers(folder: Path) -> None:
     try:
-        started = stack("up", *FREE)
-        assert started.code == 0, started.out
-        exports = dict(re.findall(r"^  export (\w+)=(\S+)$", started.out, flags=re.M))
-        assert set(exports) == {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"}
+        exports = exported(stack_command(folder, "up", *FREE))
         environment = clean_environment(folder / "home") | exports
         make_table(200).to_parquet(folder / "readings.parquet", index=False)
         config = folder / "denograd.yaml"
@@ -119,16 +63,16 @@ def test_a_run_on_real_servers(stack: Callable[..., Ran], folder: Path) -> None:
         assert found["tracking"]["detail"].endswith("2 experiments")  # MLflow's default, and ours
         assert "clocks" in found
 
-        assert stack("up").out.startswith("The stack is running already.\n")
+        assert stack_command(folder, "up").out.startswith("The stack is running already.\n")
         password = (folder / "postgres" / "password").read_text()
         logs = {path.name: path.read_text() for path in (folder / "logs").iterdir()}
         assert set(logs) == {f"{name}.log" for name in ORDER}
         assert not [name for name, text in logs.items() if password in text]
         assert not [line for line in _command_lines() if password in line]
     finally:
-        ended = stack("down")
+        ended = stack_command(folder, "down")
     assert ended.out == "Ended: Prefect worker, MLflow server, Prefect server, PostgreSQL.\n"
-    assert stack("down").out == "The stack is not running.\n"
+    assert stack_command(folder, "down").out == "The stack is not running.\n"
 
 
 @pytest.mark.usefixtures("postgres")

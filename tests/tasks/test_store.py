@@ -4,6 +4,8 @@ import hashlib
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -246,6 +248,26 @@ def test_a_root_beneath_a_file_is_refused(tmp_path):
     with pytest.raises(StoreError, match="cannot be opened") as caught:
         Store(str(tmp_path / "file" / "root"))
     assert str(tmp_path / "file" / "root") in caught.value.found
+
+
+FULL = """
+import resource, sys
+from denograd_engine.errors import StoreError
+from denograd_tasks.store import Store
+store = Store(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    store.create("set/data", bytes(10_000))
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_named_and_nothing_half_written_stays(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("a file could not be written: there is no room")
+    assert str(tmp_path) in done.stdout
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_disk_that_cannot_be_written_is_named(tmp_path):
