@@ -53,7 +53,7 @@ OVERALL = {
     "imp": "paper: Imp %",
     "paper_swd": "SWD to noisy",
     "paper_rho": "rho",
-    "paper_rank": "rank",
+    "paper_rank": "paper: rank",
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
