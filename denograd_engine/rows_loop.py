@@ -95,7 +95,8 @@ def _put_together(outcomes: list[Outcome]) -> Outcome:
         for name in ("items", "status", "iterations", "before", "after")
     }
     epochs = max(outcome.epochs for outcome in outcomes)
-    return Outcome(shift=outcomes[0].shift, epochs=epochs, interrupted=any(one.interrupted for one in outcomes), **joined)
+    interrupted = any(outcome.interrupted for outcome in outcomes)
+    return Outcome(shift=outcomes[0].shift, epochs=epochs, interrupted=interrupted, **joined)
 
 
 @dataclass

@@ -7,7 +7,6 @@ standardised inputs: features, then frozen columns, in the order of the data.
 from __future__ import annotations
 
 import json
-import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from denograd_tasks.posteriors import DESCRIPTION, read_model
 from denograd_tasks.records import Architecture
 from denograd_tasks.settings import Settings, without_credentials
 from denograd_tasks.store import open_store
+from denograd_tasks.tags import tags_of
 from denograd_tasks.tracking import client, fluent, tracking_errors
 from denograd_tasks.versions import resolve
 
@@ -84,6 +84,8 @@ class Adopted:
 def chosen_model(settings: Settings) -> ModelVersion | None:
     """The trained model that a run takes, which `model` names, or `backbone.kind`; None where it trains one.
 
+    NAME@WORD is the published version with this tag, or else the registered one with this alias.
+
     Raises:
         ConfigError: If there is none of this name.
         ServiceError: If the tracking server or the publishing root does not answer.
@@ -92,9 +94,10 @@ def chosen_model(settings: Settings) -> ModelVersion | None:
     uri, name, kind = settings.tracking.uri, settings.model, settings.backbone.kind
     if name is None:
         return find_version(uri, kind) if kind is not None and registered(kind) else None
-    if not re.fullmatch(r"[^/]+@\d+", name):
+    store, (dataset, _, at) = open_store(settings.publish.root), name.partition("@")
+    if registered(name) or not (at.isdigit() or at in {tag.name for tag in tags_of(store, dataset)}):
         return find_version(uri, name if registered(name) else f"{REGISTERED}{name}", "model")
-    found = resolve(open_store(settings.publish.root), name)
+    found = resolve(store, name)
     model = found.content["model"]
     return ModelVersion(
         uri=model["uri"],
@@ -131,7 +134,7 @@ def find_version(uri: str, kind: str, where: str = WHERE) -> ModelVersion:
                 raise
             raise ConfigError(
                 f"there is no model {kind!r} in the registry",
-                found=str(error).splitlines()[0][:200],
+                found=without_credentials(str(error).splitlines()[0])[:200],
                 where=f"{where}, {without_credentials(uri)}",
                 remedy="check its name and version, and tracking.uri",
             ) from None
@@ -145,13 +148,32 @@ def find_version(uri: str, kind: str, where: str = WHERE) -> ModelVersion:
 
 
 def adopt(uri: str, version: ModelVersion, folder: Path, schema: Schema) -> Adopted:
-    """Fetch a registered version.
+    """Fetch a registered version that may refine any row: see `fetch_backbone`.
+
+    Raises:
+        ConfigError, StoreError: As there, and if it was trained in folds.
+    """
+    found = fetch_backbone(uri, version, folder, schema)
+    if found.architecture is not None and found.architecture.folds is not None:
+        raise ConfigError(
+            f"the model {version.uri} is not one network",
+            expected="a network that may refine any row",
+            found=f"{found.architecture.folds} networks, each for the rows that it was trained without",
+            where=version.where,
+            remedy="train here with backbone.training.folds, or name a model that was trained without folds",
+        )
+    return found
+
+
+def fetch_backbone(uri: str, version: ModelVersion, folder: Path, schema: Schema, own: str | None = None) -> Adopted:
+    """Fetch a registered version, of one network or of several.
 
     Args:
         uri: The tracking server.
         version: Which one.
         folder: Where its files go.
         schema: The columns as they are now.
+        own: The user's class that the configuration names: a network of that class is constructed by its code.
 
     Raises:
         ConfigError: If it is pickled, needs code that the configuration does not name, or was trained on other columns.
@@ -165,15 +187,7 @@ def adopt(uri: str, version: ModelVersion, folder: Path, schema: Schema) -> Adop
             where=version.where,
             remedy="name it under model with refine.rule: posterior, or leave it out, and a model is trained here",
         )
-    architecture = _architecture(folder, version)
-    if architecture is not None and architecture.folds is not None:
-        raise ConfigError(
-            f"the model {version.uri} is not one network",
-            expected="a network that may refine any row",
-            found=f"{architecture.folds} networks, each for the rows that it was trained without",
-            where=version.where,
-            remedy="train here with backbone.training.folds, or name a model that was trained without folds",
-        )
+    architecture = _architecture(folder, version, own)
     weights = _weights(folder, version, architecture)
     module = load_module(weights, architecture or _unknown(version), "cpu")
     scaling = _scaling(uri, version, folder)
@@ -231,11 +245,12 @@ def _fetch(uri: str, version: ModelVersion, folder: Path) -> None:
         for path in version.files:
             (folder / path.rsplit("/", 1)[-1]).write_bytes(store.read(path))
     described = next((folder / name for name in (DESCRIPTION, ARCHITECTURE) if (folder / name).is_file()), None)
-    if version.digest is None or described is None or not (folder / SCALING).is_file():
-        return
     weights = next((path for name in (WEIGHTS, PROGRAM) for path in folder.rglob(name)), None)
+    ours = described is not None and (folder / SCALING).is_file()
+    if version.digest is None or (version.root is None and not ours):
+        return
     found = None
-    if weights is not None:
+    if weights is not None and described is not None and ours:
         tensors = weights_in(weights) if weights.name == WEIGHTS else load_program(weights).state_dict
         found = tensors_digest(described.read_bytes() + (folder / SCALING).read_bytes(), tensors)
     if found != version.digest:
@@ -248,8 +263,8 @@ def _fetch(uri: str, version: ModelVersion, folder: Path) -> None:
         )
 
 
-def _architecture(folder: Path, version: ModelVersion) -> Architecture | None:
-    """What the model says that it is; only networks of ours are constructed on its word."""
+def _architecture(folder: Path, version: ModelVersion, own: str | None) -> Architecture | None:
+    """What the model says that it is; only networks of ours, and the user's own, are constructed on its word."""
     path = folder / ARCHITECTURE
     if not path.is_file():
         return None
@@ -259,7 +274,7 @@ def _architecture(folder: Path, version: ModelVersion) -> Architecture | None:
         raise StoreError(
             "the architecture of the model cannot be read", where=f"{version.uri}, {ARCHITECTURE}"
         ) from None
-    return found if found.kind in REGISTRY else found.model_copy(update={"rebuilt": False})
+    return found if found.kind in REGISTRY or found.kind == own else found.model_copy(update={"rebuilt": False})
 
 
 def _unknown(version: ModelVersion) -> Architecture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,14 @@ def default_root() -> str:
 def default_tracking_uri() -> str:
     """The MLflow store unless the configuration or `MLFLOW_TRACKING_URI` says otherwise."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+
+
+def person() -> str | None:
+    """Who is logged in on this machine; None if that is not known."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
 
 
 def scratch() -> Path:

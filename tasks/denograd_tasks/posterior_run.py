@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from denograd_tasks.adoption import ModelVersion, adopt_posterior
+from denograd_tasks.contest import contend
 from denograd_tasks.noisy import NoisyColumn
 from denograd_tasks.posteriors import put_model, write_model
 from denograd_tasks.progress import listener
@@ -43,18 +44,20 @@ def fit_tracked(
     """
     from denograd_engine.posterior.model import fit_posterior
 
-    uri, fit = settings.tracking.uri, fit_of(settings)
+    fit = fit_of(settings)
     _log_parameters(server, run_id, settings)
     curve = _Curve(server, run_id)
     model = fit_posterior(frame, schema_of(frame, settings), fit, settings.device, curve)
     curve.flush()
     digest = write_model(model, folder / "model")
-    with fluent(uri):
+    with fluent(settings.tracking.uri):
         model_id = log_model_folder(server, experiment, run_id, folder / "model")
         version = register(server, settings.dataset, f"models:/{model_id}", run_id, model_id)
+    contest = contend(server, run_id, frame, model, version, settings, None, folder / "champion")
     record = _record(server, run_id, model, folder / "model", digest, model_id, settings)
     points = tuple((percent, loss, None) for percent, loss in curve.points)
-    return record.model_copy(update={"model_uri": f"models:/{settings.dataset}/{version}", "history": points})
+    uri = f"models:/{settings.dataset}/{version}"
+    return record.model_copy(update={"model_uri": uri, "history": points, "contest": contest})
 
 
 def adopt_tracked(

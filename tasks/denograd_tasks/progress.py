@@ -19,6 +19,9 @@ class Listener(Protocol):
     def finished(self, stage: str, text: str, reused: bool) -> None:
         """A stage is done, or its earlier result was reused."""
 
+    def warned(self, text: str) -> None:
+        """Something beside the work went wrong, which goes on."""
+
 
 class _Silent:
     def started(self, stage: str) -> None: ...
@@ -26,6 +29,8 @@ class _Silent:
     def advanced(self, stage: str, share: float, text: str) -> None: ...
 
     def finished(self, stage: str, text: str, reused: bool) -> None: ...
+
+    def warned(self, text: str) -> None: ...
 
 
 _listener: Listener = _Silent()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from denograd_engine.user_code import is_custom
+from denograd_tasks.champion import Contest, Start
 from denograd_tasks.growth import Appended, Parent, Unsettled
 from denograd_tasks.noisy import NoisyColumn, furthest_from_one, noise_left_in_words, step_in_words
 from denograd_tasks.rule import POSTERIOR
@@ -185,6 +186,8 @@ class TrainedBackbone(Record):
             those still learning. Of a posterior model, the percentage of the work, and the loss.
         adopted: Whether it was taken from the registry as it is.
         columns: Of a posterior model, the columns with noise.
+        start: The champion that training was to go on from; None where nothing was.
+        contest: How it compared with the champion of before; None if it came trained, or was the first.
     """
 
     architecture: Architecture
@@ -197,6 +200,8 @@ class TrainedBackbone(Record):
     history: tuple[tuple[int, float, float | None], ...]
     adopted: bool = False
     columns: dict[str, NoisyColumn] = Field(default_factory=dict)
+    start: Start | None = None
+    contest: Contest | None = None
 
     def intact(self) -> bool:
         from denograd_tasks.tracking import run_exists
@@ -236,7 +241,8 @@ class TrainedBackbone(Record):
         if self.architecture.folds:
             name += f", {self.architecture.folds} folds"
         skill = f"{name}, held-out R2 {self.mean_skill:.3f}"
-        return skill + (f" after {len(self.history)} epochs" if self.history else "")
+        skill += f" after {len(self.history)} epochs" if self.history else ""
+        return skill + (f" {self.start.words()}" if self.start is not None else "")
 
 
 class Refined(Record):

@@ -27,6 +27,7 @@ from denograd_tasks.blocks import REFERENCE
 from denograd_tasks.home import default_root, default_tracking_uri
 from denograd_tasks.kinds import CriterionName, Kind, RuleName, registered
 from denograd_tasks.kinds import anchored as anchored_kind
+from denograd_tasks.lineage_events.settings import LineageSettings
 from denograd_tasks.rule import Conflict, conflict_in, key_conflict
 from denograd_tasks.schedule import ScheduleSettings
 from denograd_tasks.settings_errors import config_error
@@ -63,7 +64,7 @@ Horizons = Annotated[Ahead | Annotated[tuple[Ahead, ...], Field(min_length=1)], 
 Pause = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) in (int, float) else given)]
 
 
-OF_DEPLOYMENT = ("schedule", "watch", "work_pool", "notify", "on_conflict")
+OF_DEPLOYMENT = ("schedule", "watch", "work_pool", "notify", "on_conflict", "lineage")
 """Settings that no result depends on."""
 
 
@@ -231,6 +232,9 @@ class PublishSettings(_Section):
         min_length=1,
         description="A folder, a URL such as s3://bucket/prefix, or block:NAME.",
     )
+    retention: int | None = Field(
+        None, ge=1, description="Versions that `denograd gc` leaves their data, besides tagged ones. Default: all."
+    )
     sign_with: str | None = Field(
         None, min_length=1, description="Ed25519 key that signs manifests: PEM file, or block:NAME of a Prefect Secret."
     )
@@ -267,6 +271,7 @@ class Settings(_Section):
     gates: GateSettings = GateSettings()
     publish: PublishSettings = Field(default_factory=PublishSettings)
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    lineage: LineageSettings = LineageSettings()
     schedule: ScheduleSettings | None = Field(None, description="When deployed runs start. Default: when asked to.")
     watch: ScheduleSettings | None = Field(None, description="When deployed watches look. Default: when asked to.")
     work_pool: str = Field("denograd", min_length=1, description="Prefect's pool of workers for deployed runs.")
@@ -323,8 +328,10 @@ def without_credentials(address: str) -> str:
 
     >>> without_credentials("https://user:secret@mlflow.example:5000/x")
     'https://mlflow.example:5000/x'
+    >>> without_credentials("postgresql://user:p@ss@host/x")
+    'postgresql://host/x'
     """
-    return re.sub(r"(?<=://)[^/@]*@", "", address)
+    return re.sub(r"(?<=://)[^/\s]*@", "", address)
 
 
 def load_settings(path: str | Path, **changes: Any) -> Settings:

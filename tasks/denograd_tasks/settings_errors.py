@@ -80,7 +80,7 @@ def _wrong_value(problem: Mapping[str, Any], model: Model, where: str) -> Config
     return ConfigError(
         f"{_path(at[:-1] if missing else at)}: this value cannot be used",
         expected=". ".join(text for text in (rule, meaning) if text),
-        found=_short(_brief.repr(given)),
+        found=_short(_brief.repr(given)) if _shown(at, model) else "a value that is not repeated here",
         where=where,
         remedy=f"did you mean {near!r}?" if near else quotes,
     )
@@ -116,6 +116,13 @@ def _section(at: Location, model: Model) -> Model | None:
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         found = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
     return found
+
+
+def _shown(at: Location, model: Model) -> bool:
+    """Whether a wrong value may be repeated: not where it may be a secret that was put in the wrong place."""
+    section = _section(at[:-1], model)
+    field = section.model_fields.get(str(at[-1])) if section else None
+    return field is None or field.repr
 
 
 def _meaning(at: Location, model: Model) -> str | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from denograd_engine.errors import DenogradError
+from denograd_tasks.blocks import REFERENCE
 from denograd_tasks.records import Record, Refined
 from denograd_tasks.store import open_store
 
@@ -34,10 +37,19 @@ def stale_results(folder: Path, root: str, gone: Collection[str] = ()) -> list[P
     for numbered in kept.values():
         for _, path in sorted(numbered, reverse=True):
             record = _record(path)
-            if record is None or open_store(record.root).root != root or _usable(record, gone):
+            if record is None or not _is_in(record, root) or _usable(record, gone):
                 break
             stale.append(path)
     return sorted(stale)
+
+
+def _is_in(record: Record, root: str) -> bool:
+    """Whether its files are in this root; another one is not opened, which would make its folder."""
+    if not record.root.startswith(REFERENCE):
+        return record.root.rstrip("/") == root
+    with suppress(DenogradError):
+        return open_store(record.root).root == root
+    return False
 
 
 def _record(path: Path) -> Record | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +48,13 @@ def put_table(store: Store, table: pa.Table, path: str) -> File:
         StoreError: If another table is there.
     """
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        local = Path(folder) / "part.parquet"
-        pq.write_table(table, local, compression="zstd", row_group_size=ROWS_IN_GROUP)
-        return put_file(store, local, path, content_digest(table))
+        return put_file(store, write_table(table, Path(folder) / "part.parquet"), path, content_digest(table))
+
+
+def write_table(table: pa.Table, path: Path) -> Path:
+    """Write a table to a local Parquet file, as `put_table` does, and return its path."""
+    pq.write_table(table, path, compression="zstd", row_group_size=ROWS_IN_GROUP)
+    return path
 
 
 def put_file(store: Store, local: Path, path: str, content: str | None = None) -> File:
@@ -103,6 +108,19 @@ def read_table(store: Store, path: str) -> pa.Table:
     """A Parquet file of the store."""
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         return pq.read_table(store.fetch(path, Path(folder)), memory_map=False)
+
+
+def null_counts(store: Store, paths: Iterable[str]) -> dict[str, int]:
+    """Missing cells of each column of a table, from the footers of its Parquet files; columns of lists are left out."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        with store.opened(path) as stream, pq.ParquetFile(stream) as file:
+            names, footer = set(file.schema_arrow.names), file.metadata
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                if column.path_in_schema in names and column.statistics is not None:
+                    counts[column.path_in_schema] += column.statistics.null_count
+    return dict(counts)
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

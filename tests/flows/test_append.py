@@ -94,6 +94,7 @@ def test_what_arrived_joins_what_was_published(denograd: Any, files: Callable[..
     assert (said["model"]["adopted"], said["model"]["uri"]) == (True, before["model"]["uri"])
     assert said["fidelity"]["rows"] == 80
     assert denograd("verify", "readings", "--all").code == 0
+    assert denograd("reproduce", "readings@2", "--json").json["outcome"] == "identical"
 
 
 def test_the_same_again_is_already_published(denograd: Any, files: Callable[..., Path]) -> None:
@@ -178,6 +179,7 @@ def test_the_last_steps_of_a_series_settle_when_their_future_has_come(
     assert not moved.loc["west"].any()
     assert moved.loc["east"][-steps:].mean() > 0.5
     assert new["time"].is_monotonic_increasing
+    assert denograd("reproduce", "readings@2", "--json").json["outcome"] == "identical"
 
 
 def test_late_steps_are_put_in_their_place_and_what_is_around_them_stays(

@@ -42,11 +42,12 @@ def table(shared: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 def published(denograd: Any, data: Path, columns: str, settings: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Run, and read what was published."""
+    """Run, see that the same comes out again, and read what was published."""
     config = data.parent / "denograd.yaml"
     config.write_text(f"dataset: tried\nsource: {data}\ncolumns: {columns}\n{settings}")
     ran = denograd("run", config, "--json")
     assert ran.code == 0, ran.err
+    assert denograd("reproduce", "tried", "--json").json["outcome"] == "identical"
     return ran.json, pd.read_parquet(ran.json["path"])
 
 

@@ -54,6 +54,10 @@ def test_a_network_beside_the_configuration_is_trained_once_and_again_when_it_wa
     assert denograd("run", path, "--json").json["reused"] == CACHED
     assert "reuse train_backbone  nets.py:Net, held-out R2" in denograd("run", path, "--dry-run").out
 
+    (tmp_path / "nets.py").unlink()
+    again = denograd("reproduce", "readings@2", "--json").json
+    assert (again["outcome"], again["code"]) == ("identical", [])
+
 
 def test_a_network_that_is_not_there_is_bad_configuration(denograd: Any, config: Callable[..., Path]) -> None:
     ran = denograd("run", config(backbone={"kind": "nets.py:Net"}))

@@ -11,6 +11,9 @@ from typing import Any
 import pandas as pd
 from support import make_table
 
+from denograd_tasks.store import Store
+from denograd_tasks.watch.history import past_looks
+
 
 def events(name: str) -> list[dict[str, Any]]:
     """The events of this name that the server has, once it has any."""
@@ -41,7 +44,7 @@ def arrive(table: Path, rows: int, shift: float = 0.0) -> None:
 
 
 def test_drift_is_told_once_until_the_next_version(
-    denograd: Any, process: Any, config: Callable[..., Path], table: Path
+    denograd: Any, process: Any, config: Callable[..., Path], table: Path, home: Path
 ) -> None:
     from prefect.settings import PREFECT_API_URL
 
@@ -78,6 +81,10 @@ def test_drift_is_told_once_until_the_next_version(
     assert denograd("run", settings, "--json").json["version"] == 2
     assert denograd("watch", settings).code == 0
     assert len(events("denograd.drift.detected")) == 1
+    looks = past_looks(Store(str(home / "published")), "drifting")
+    assert [(one.version, one.check) for one in looks] == [(1, 1), (1, 2), (1, 3), (2, 1)]
+    assert [(one.drift, one.began) for one in looks] == [(False, False), (True, True), (True, False), (False, False)]
+    assert set(looks[1].columns) == {"c", "residual of y"}
 
 
 def test_two_watches_come_one_after_the_other(denograd: Any, config: Callable[..., Path], table: Path) -> None:

@@ -140,7 +140,7 @@ def clean(prefect_api):
             backbone = run(train_backbone, snapshot, settings)
             refined = run(refine, snapshot, backbone, settings)
             verdict = run(check_fidelity, snapshot, backbone, refined, settings)
-            page = run(report, snapshot, backbone, refined, verdict, settings)
+            page = run(report, snapshot, checked, backbone, refined, verdict, settings)
             version = kept = None
             if verdict.passed:
                 version = run(publish, snapshot, checked, backbone, refined, verdict, page, settings)

@@ -112,8 +112,9 @@ def test_every_default():
             "largest_correction": {"min": None, "max": 6.0, "severity": "warning"},
             "correction": {"min": 0.80, "max": 1.25, "severity": "warning"},
         },
-        "publish": {"root": str(home() / "published"), "sign_with": None},
+        "publish": {"root": str(home() / "published"), "retention": None, "sign_with": None},
         "tracking": {"uri": f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"},
+        "lineage": {"url": None, "api_key": None, "namespace": "denograd"},
         "schedule": None,
         "watch": None,
         "work_pool": "denograd",
@@ -288,7 +289,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_valid_one(path,
 
 
 def test_an_unknown_key_unlike_any_is_told_which_there_are():
-    assert refusal(publish={"zzz": 1}).remedy == "the keys here are: root, sign_with"
+    assert refusal(publish={"zzz": 1}).remedy == "the keys here are: root, retention, sign_with"
     assert "dataset, source, columns" in refusal(**{"42": 1}).remedy
 
 
