@@ -32,7 +32,7 @@ GRACE = timedelta(hours=1)
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OURS = re.compile(
     rf"[^/]+/(?:(data|evidence|quarantine)/{_UUID}|(snapshots|models)/[0-9a-f]{{64}}|(evidence)/input-[0-9a-f]{{32}})/.+"
-    rf"|[^/]+/(clock)/{_UUID}"
+    rf"|[^/]+/(clock)/{_UUID}|[^/]+/(tags|watch)/[^/]+\.{_UUID}\.new"
 )
 _OF_A_DATASET = re.compile(r"([a-z0-9][a-z0-9_.-]*)/(?:snapshots/[0-9a-f]{64}/|versions/\d{8}\.json$)")
 WHOLE = ("data", "snapshots", "models")

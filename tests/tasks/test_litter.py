@@ -164,6 +164,14 @@ def test_what_may_be_published_is_not_deleted_while_its_manifest_is_written(stor
         assert found(store) == set()
 
 
+def test_what_a_kill_left_of_a_replacement_is_litter_in_time(store, later):
+    store.replace("set/tags/best.json", b"{}")
+    store.create(f"set/tags/best.json.{uuid.uuid4()}.new", b"{")
+    assert not found(store)
+    later(LONGEST_RUN + 2 * GRACE)
+    assert {path.rsplit(".", 1)[-1] for path in found(store)} == {"new"}
+
+
 def test_the_clock_of_the_store_is_asked_and_leaves_nothing(store):
     before = datetime.now(UTC)
     assert abs(store.clock("set") - before) < timedelta(minutes=5)
