@@ -277,5 +277,7 @@ watching.register(app)
 def main() -> None:
     """The entry point."""
     from denograd_flows.parting import to_the_end
+    from denograd_flows.shell import repeat_lost_interrupts
 
+    repeat_lost_interrupts()
     to_the_end(app)

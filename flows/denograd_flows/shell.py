@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from denograd_engine.errors import ConfigError, DataError, DenogradError, GateRe
 
 WIDTH_OF_FILES = 140
 """Columns of the output where it is no terminal."""
+SOON = 0.05
+"""Seconds after which an interrupt that was lost comes again."""
 
 
 class Shell:
@@ -132,6 +136,21 @@ class Shell:
 
         console = Console(stderr=self.as_json)
         return console if console.is_terminal else Console(stderr=self.as_json, width=WIDTH_OF_FILES)
+
+
+def repeat_lost_interrupts() -> None:
+    """An interrupt that lands where Python can raise nothing, such as in a finaliser, comes again a moment later."""
+    report = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is not KeyboardInterrupt:
+            report(lost)
+            return
+        again = threading.Timer(SOON, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
 
 
 @contextmanager

@@ -37,9 +37,13 @@ def watch(
         shell.prepare()
         from denograd_flows.servers import require_prefect
         from denograd_flows.watch_flow import watch as look
+        from denograd_tasks.store import open_store
+        from denograd_tasks.versions import resolve
 
         require_prefect()
+        resolve(open_store(settings.publish.root), settings.dataset)  # nothing published: here that is an error
         watched = look(settings)
+        assert watched is not None
         shell.show(watched, drift_table)
         if watched.alarm is not None:
             raise typer.Exit(DRIFT_HOLDS)

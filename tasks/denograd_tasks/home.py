@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import getpass
 import os
 import shutil
@@ -32,10 +33,17 @@ def person() -> str | None:
 
 
 def scratch() -> Path:
-    """This process's folder for files on their way into the store, created."""
+    """This process's folder for files on their way into the store, created; removed when the process ends."""
     folder = home() / "tmp" / str(os.getpid())
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        atexit.register(_remove, folder)
     return folder
+
+
+def _remove(folder: Path) -> None:
+    if folder.name == str(os.getpid()):  # and not in a fork
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def left_scratch() -> list[Path]:

@@ -67,7 +67,9 @@ def test_the_python_code_runs(text: str, denograd: Any, config: Callable[..., Pa
 
 
 def test_links_lead_somewhere(text: str) -> None:
-    chapters = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^##+ (.+)$", text, re.M)}
+    chapters = {
+        re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^##+ (.+)$", text, re.M)
+    }
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         if target.startswith("#"):
             assert target[1:] in chapters, target

@@ -48,10 +48,14 @@ def test_drift_is_told_once_until_the_next_version(
 ) -> None:
     from prefect.settings import PREFECT_API_URL
 
+    from denograd_flows.watch_flow import watch
+    from denograd_tasks.settings import load_settings
+
     settings = config(dataset="drifting")
     ran = denograd("watch", settings)
     assert ran.code == 1
     assert "no published data set" in ran.err
+    assert watch(load_settings(settings)) is None
 
     assert denograd("run", settings, "--json").code == 0
     arrive(table, 50)

@@ -226,7 +226,7 @@ def test_the_page_says_how_sure_the_model_is(ran):
     page = Store(ran.page.root).read(ran.page.page.path).decode()
     assert '<section id="uncertainty">' in page
     assert "of the noise left, estimated" in page
-    assert "posterior (columns.noise declares" in page
+    assert "posterior: columns.noise declares" in page
     assert "epochs" not in page.split('<section id="model">')[1].split("</section>")[0]
     assert ("noise estimated" in page) == (ran.settings.dataset == "waves")
 
@@ -279,7 +279,7 @@ def test_faults_are_repaired_counted_and_kept_without_declared_noise(clean, post
     assert np.abs(published(run)["a"].to_numpy() - spikes)[found].mean() > 10
     page = Store(run.page.root).read(run.page.page.path).decode()
     assert "Faulty cells" in page
-    assert "posterior (refine.faults looks for faulty cells)" in page
+    assert "posterior: refine.faults looks for faulty cells" in page
 
 
 def test_a_name_that_is_taken_is_refused_before_anything_is_fitted(cleaned_table, posterior_settings, tmp_path):
