@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import json
+import os
 import signal
 import sys
 import threading
@@ -146,7 +146,7 @@ def repeat_lost_interrupts() -> None:
         if lost.exc_type is not KeyboardInterrupt:
             report(lost)
             return
-        again = threading.Timer(SOON, _thread.interrupt_main)
+        again = threading.Timer(SOON, os.kill, (os.getpid(), signal.SIGINT))
         again.daemon = True
         again.start()
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 from support import clean_environment, command, make_table
 
 STAGES = ["Ingest", "Check input", "Train backbone", "Refine", "Check fidelity", "Report", "Publish"]
+A_FEW = ["Check input", "Train backbone", "Publish"]
 START = "Start"
 SPANS = {START: 10.0, "Train backbone": 8.0, "Publish": 0.3}
 """Seconds of a part in which it is killed; 1 of others. MLflow's database is created in training, too."""
@@ -44,7 +45,7 @@ def large(tmp_path: Path) -> Path:
 def test_killed_in_every_stage_it_still_publishes_one_whole_version(large: Path, home: Path, times: int) -> None:
     chance = random.Random(7)
     done: set[str] = set()
-    for stage in STAGES if times == 1 else (START, *STAGES):
+    for stage in A_FEW if times == 1 else (START, *STAGES):
         for _ in range(times):
             finished = _killed_in(stage, large, home, chance.uniform(0, SPANS.get(stage, 1.0)))
             repeated = {one for one, how in finished if how != "reused"} & done
