@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from denograd_engine.errors import ConfigError, StoreError
+from denograd_engine.errors import ConfigError
 from denograd_tasks.growth import Appended, Parent, Unsettled
 from denograd_tasks.models import SCALING
 from denograd_tasks.records import Architecture, File, Snapshot, TrainedBackbone
@@ -32,7 +32,7 @@ from denograd_tasks.settings import Settings
 from denograd_tasks.store import Store, open_store
 from denograd_tasks.tables import read_table, to_frame
 from denograd_tasks.union import ABSENT, RENEW, aligned, differing, plain, positions, united
-from denograd_tasks.versions import Manifest, newest, read_manifest
+from denograd_tasks.versions import Manifest, newest, read_same
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,16 +79,7 @@ def manifest_of(store: Store, dataset: str, parent: Parent) -> Manifest:
     Raises:
         StoreError: If it is gone, or not the same any more.
     """
-    found = read_manifest(store, dataset, parent.number)
-    if found.digest != parent.digest:
-        raise StoreError(
-            f"{dataset}@{parent.number} is not what it was when this run began",
-            expected=f"a manifest with the digest {parent.digest}",
-            found=found.digest,
-            where=store.uri(found.path),
-            remedy="look for damage with: denograd verify",
-        )
-    return found
+    return read_same(store, dataset, parent.number, parent.digest, "this run began")
 
 
 def joined(settings: Settings, parent: Parent, arrived: pa.Table) -> pa.Table:

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from denograd_engine.errors import ConfigError, DataError, StoreError
+from denograd_engine.errors import ConfigError, DataError
+from denograd_tasks.audit.files import require_intact
 from denograd_tasks.records import File
 from denograd_tasks.removals import require_tables
 from denograd_tasks.store import Store
@@ -92,8 +93,8 @@ def export(
         raise ConfigError("there is no such folder", where=str(output.parent), remedy="make it, or choose another")
     require_tables(store, manifest)
     files = [File(**{name: one[name] for name in File.model_fields}) for one in manifest.content["files"]]
-    for file in files:
-        _require_intact(store, file)
+    whose = f"{manifest.dataset}@{manifest.number}"
+    require_intact(store, files, whose, f"see what else is with: denograd verify {whose}")
     stored = _schema(store, files[0])
     names = tuple(columns or stored.names)
     _require_columns(manifest, names, stored)
@@ -211,18 +212,6 @@ def _require_columns(manifest: Manifest, names: Sequence[str], stored: pa.Schema
                 where="--columns",
                 remedy=f"did you mean {near[0]!r}?" if near and near[0] != name else None,
             )
-
-
-def _require_intact(store: Store, file: File) -> None:
-    found = store.sha256(file.path)
-    if found != file.sha256:
-        raise StoreError(
-            "a published file is missing or damaged",
-            expected=f"sha256 {file.sha256}",
-            found=found or "nothing",
-            where=store.uri(file.path),
-            remedy="see what else is with: denograd verify",
-        )
 
 
 def _remove(path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from denograd_engine.errors import ConfigError, StoreError
-from denograd_tasks.audit.files import listed
+from denograd_tasks.audit.files import listed, require_intact
 from denograd_tasks.audit.signing import sign_committed, signing_key
 from denograd_tasks.home import person, scratch
 from denograd_tasks.records import File, Gate
@@ -174,13 +174,4 @@ def _bring_back(store: Store, refusal: Refusal) -> None:
             kept = file["path"].replace("/data/", "/quarantine/", 1)
             with tempfile.TemporaryDirectory(dir=scratch()) as folder:
                 put_file(store, store.fetch(kept, Path(folder)), file["path"])
-    for one in listed(refusal.body):
-        found = store.sha256(one.path)
-        if found != one.sha256:
-            raise StoreError(
-                "a file of the refused result is missing or damaged",
-                expected=f"sha256 {one.sha256}",
-                found=found or "nothing",
-                where=store.uri(one.path),
-                remedy="run again",
-            )
+    require_intact(store, listed(refusal.body), "the refused result", "run again")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from denograd_engine.errors import DenogradError, StoreError
-from denograd_tasks.audit.files import listed
+from denograd_engine.errors import DenogradError
+from denograd_tasks.audit.files import listed, require_intact
 from denograd_tasks.audit.signing import sign_committed, signing_key
 from denograd_tasks.home import person
 from denograd_tasks.removals import require_tables
@@ -53,8 +53,9 @@ def roll_back(store: Store, manifest: Manifest, reason: str) -> RolledBack:
     assert last is not None
     named = last.content["settings"]["publish"].get("sign_with")
     key = None if named is None else signing_key(named)
-    _require_whole(store, origin)
     label, by = f"{origin.dataset}@{origin.number}", person()
+    require_tables(store, origin)
+    require_intact(store, listed(origin.content), label, "look for a version that is whole with: denograd verify --all")
     body = {name: value for name, value in origin.content.items() if name not in PLACE}
     body["run"] = {
         "flow_run_id": None,
@@ -74,20 +75,6 @@ def roll_back(store: Store, manifest: Manifest, reason: str) -> RolledBack:
     if key is not None:
         sign_committed(store, committed, body, key)
     return RolledBack(committed, _told(committed.manifest))
-
-
-def _require_whole(store: Store, manifest: Manifest) -> None:
-    require_tables(store, manifest)
-    for file in listed(manifest.content):
-        found = store.sha256(file.path)
-        if found != file.sha256:
-            raise StoreError(
-                f"a file of {manifest.dataset}@{manifest.number} is missing or damaged",
-                expected=f"sha256 {file.sha256}",
-                found=found or "nothing",
-                where=store.uri(file.path),
-                remedy="look for a version that is whole with: denograd verify --all",
-            )
 
 
 def _told(manifest: Manifest) -> bool:

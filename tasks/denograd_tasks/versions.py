@@ -182,11 +182,28 @@ def origin_of(store: Store, manifest: Manifest) -> Manifest:
     """
     if manifest.origin == manifest.number:
         return manifest
-    found = read_manifest(store, manifest.dataset, manifest.origin)
-    if found.digest != manifest.content["rolled_back"]["manifest"]:
+    known = manifest.content["rolled_back"]["manifest"]
+    return read_same(store, manifest.dataset, manifest.origin, known, "it was rolled back to")
+
+
+def read_same(store: Store, dataset: str, number: int, digest: str, when: str) -> Manifest:
+    """A manifest that was read before.
+
+    Args:
+        store: The publishing root.
+        dataset: The data set.
+        number: Of the version.
+        digest: Of the manifest then.
+        when: That was, in the error.
+
+    Raises:
+        StoreError: If it is gone, or not the same any more.
+    """
+    found = read_manifest(store, dataset, number)
+    if found.digest != digest:
         raise StoreError(
-            f"{manifest.dataset}@{found.number} is not what it was when it was rolled back to",
-            expected=f"a manifest with the digest {manifest.content['rolled_back']['manifest']}",
+            f"{dataset}@{number} is not what it was when {when}",
+            expected=f"a manifest with the digest {digest}",
             found=found.digest,
             where=store.uri(found.path),
             remedy="look for damage with: denograd verify",

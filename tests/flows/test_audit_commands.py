@@ -132,14 +132,6 @@ def test_what_makes_no_question_is_bad_input(denograd: Any, arguments: list[str]
     assert problem in denograd(*arguments, "--json").json["problem"]
 
 
-@pytest.mark.parametrize("name", ["lineage", "verify", "diff", "cell"])
-def test_every_command_has_help_with_an_example(denograd: Any, name: str) -> None:
-    ran = denograd(name, "--help")
-    assert ran.code == 0
-    assert f"denograd {name}" in ran.out
-    assert "--json" in ran.out
-
-
 def test_they_need_no_server_and_no_network(process: Any, tmp_path: Path) -> None:
     """A root that holds nothing is told so; nothing else is made beside it."""
     ran = process("verify", "readings", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")

@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from denograd_engine import __version__
-
-COMMANDS = ["init", "run", "versions", "show", "path", "report", "bench", "doctor", "demo"]
+from denograd_flows.cli import app
 
 
 def test_a_table_becomes_a_version_and_can_be_looked_at(
@@ -158,11 +157,14 @@ def test_doctor_names_a_server_that_does_not_answer(denograd: Any, config: Calla
     assert "127.0.0.1:9" in wrong[0]["detail"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [str(one.name or one.callback.__name__) for one in app.registered_commands if one.callback]
+)
 def test_every_command_has_help_with_an_example(denograd: Any, name: str) -> None:
     ran = denograd(name, "--help")
     assert ran.code == 0
     assert f"denograd {name}" in ran.out
+    assert "--json" in ran.out
 
 
 def test_help_and_version_answer_without_loading_the_stack(home: Path) -> None:

@@ -118,14 +118,6 @@ def test_what_makes_no_request_is_bad_input(denograd: Any, arguments: list[str],
     assert problem in ran.err
 
 
-@pytest.mark.parametrize("name", ["gc", "quarantine", "release"])
-def test_every_command_has_help_with_an_example(denograd: Any, name: str) -> None:
-    ran = denograd(name, "--help")
-    assert ran.code == 0
-    assert f"denograd {name}" in ran.out
-    assert "--json" in ran.out
-
-
 def test_a_prefect_server_that_went_away_is_named() -> None:
     error = httpx.ConnectError("refused")
     wrapped = RuntimeError("Failed to reach API")

@@ -172,14 +172,6 @@ def test_what_cannot_be_asked_for_is_bad_input(denograd: Any, arguments: list[st
     assert problem in ran.err
 
 
-@pytest.mark.parametrize("name", ["reproduce", "rollback", "tag"])
-def test_every_command_has_help_with_an_example(denograd: Any, name: str) -> None:
-    ran = denograd(name, "--help")
-    assert ran.code == 0
-    assert f"denograd {name}" in ran.out
-    assert "--json" in ran.out
-
-
 @pytest.mark.slow
 def test_with_other_instructions_and_more_threads_it_comes_out_within_the_tolerance(
     denograd: Any, process: Any, config: Callable[..., Path]

@@ -4,7 +4,6 @@ import json
 import re
 import resource
 import shutil
-import subprocess
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+from browser import needs_browser, shown
 from roots import START, body_of, publish_made_up, refuse_made_up, watch_made_up
 
 from denograd_engine.errors import ConfigError
@@ -251,7 +251,6 @@ def test_one_point_and_equal_points_have_a_chart():
     assert 'class="line"' in chart("Rows", Points(days(3), list("abc"), [2.0, 2.0, 2.0]), str)
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTH = 380
 PROBE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0"><pre id="found"></pre><script>
 const found = {}, pages = PAGES;
@@ -281,33 +280,13 @@ Promise.all(pages.map(look)).then(() => { document.getElementById("found").textC
 </script>"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium, chromium-browser or google-chrome")
+@needs_browser
 def test_a_browser_shows_it_whole_on_a_phone_loads_nothing_else_and_reports_no_error(made, tmp_path):
     pages = ["index.html", "datasets/stations/index.html", "datasets/stations/7.html", "datasets/pumps/index.html"]
     shutil.copytree(made.site, tmp_path / "site")
     probe = tmp_path / "site/probe.html"
     probe.write_text(PROBE.replace("PAGES", json.dumps(pages)).replace("WIDTH", str(WIDTH)), encoding="utf-8")
-    quiet = ["quic", "background-networking", "component-update", "sync", "gpu", "extensions", "default-apps"]
-    run = subprocess.run(
-        [
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--no-first-run",
-            "--hide-scrollbars",
-            *(f"--disable-{name}" for name in quiet),
-            "--allow-file-access-from-files",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=10000",
-            "--dump-dom",
-            probe.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    run = shown(probe, tmp_path / "profile")
     assert ":CONSOLE" not in run.stderr
     text = re.search(r'<pre id="found">(.*?)</pre>', run.stdout, flags=re.S)
     assert text is not None

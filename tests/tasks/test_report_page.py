@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from browser import needs_browser, shown
 
 from denograd_tasks.report_page import ColumnUncertainty, GateRow, ReportData, Uncertainty, render_report
 from denograd_tasks.report_page.cells import sample_rows
@@ -407,7 +406,6 @@ def test_noise_that_was_cut_off_or_estimated_is_marked():
     assert "No column has any noise that is known" in nothing
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<!DOCTYPE html><body style="margin:0"><iframe id="page" src="report.html" style="width:390px;height:9000px;
 border:0"></iframe><pre id="found"></pre><script>
 document.getElementById("page").onload = event => {
@@ -425,7 +423,7 @@ document.getElementById("page").onload = event => {
 </script>"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium, chromium-browser or google-chrome")
+@needs_browser
 def test_a_browser_shows_it_whole_on_a_phone_and_reports_no_error(tmp_path):
     names = ["mean_arterial_blood_pressure_at_admission", "x" * 60, *UGLY[:4], "flow"]
     data = uncertain(
@@ -433,28 +431,7 @@ def test_a_browser_shows_it_whole_on_a_phone_and_reports_no_error(tmp_path):
     )
     Path(tmp_path, "report.html").write_text(render_report(data), encoding="utf-8")
     Path(tmp_path, "probe.html").write_text(PROBE, encoding="utf-8")
-    quiet = ["quic", "background-networking", "component-update", "sync", "gpu", "extensions", "default-apps"]
-    run = subprocess.run(
-        [
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--no-first-run",
-            "--hide-scrollbars",
-            *(f"--disable-{name}" for name in quiet),
-            "--allow-file-access-from-files",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=800,1200",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            Path(tmp_path, "probe.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    run = shown(Path(tmp_path, "probe.html"), tmp_path / "profile", "--window-size=800,1200")
     assert ":CONSOLE" not in run.stderr
     text = re.search(r'<pre id="found">(.*?)</pre>', run.stdout, flags=re.S)
     assert text is not None

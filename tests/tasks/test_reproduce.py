@@ -153,7 +153,7 @@ def test_what_is_not_as_it_was_published_is_not_run_again(copied, what):
     content = manifest.content[what]
     (file, *_) = content if what == "files" else content["files"]
     (store.local / file["path"]).write_bytes(b"other")
-    with pytest.raises(StoreError, match="is not as it was published"):
+    with pytest.raises(StoreError, match="missing or damaged"):
         reproduce(store, manifest)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from denograd_engine.errors import StoreError
 from denograd_tasks.audit.findings import Finding, present
 from denograd_tasks.records import File
 from denograd_tasks.store import Store
@@ -42,6 +43,30 @@ def listed(content: Mapping[str, Any]) -> tuple[File, ...]:
     """
     groups = (content["files"], content["source"]["files"], content["model"]["files"], content["evidence"])
     return tuple(File(**{name: one[name] for name in File.model_fields}) for group in groups for one in group)
+
+
+def require_intact(store: Store, files: Iterable[File], whose: str, remedy: str) -> None:
+    """Read every file, and compare it with its digest.
+
+    Args:
+        store: Where they are.
+        files: As they were listed.
+        whose: Files they are, in the error.
+        remedy: In the error.
+
+    Raises:
+        StoreError: If one is gone or has changed.
+    """
+    for file in files:
+        found = store.sha256(file.path)
+        if found != file.sha256:
+            raise StoreError(
+                f"a file of {whose} is missing or damaged",
+                expected=f"sha256 {file.sha256}",
+                found=found or "nothing",
+                where=store.uri(file.path),
+                remedy=remedy,
+            )
 
 
 def file_findings(ledger: Ledger, dataset: str, number: int, files: Sequence[File]) -> list[Finding]:

@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from denograd_engine.errors import ConfigError, StoreError
+from denograd_engine.errors import ConfigError
 from denograd_engine.user_code import is_custom
 from denograd_tasks.append import model_of
 from denograd_tasks.appending import ROWS_FILE
+from denograd_tasks.audit.files import require_intact
 from denograd_tasks.environment import Difference, differences, environment
 from denograd_tasks.growth import Parent
 from denograd_tasks.home import scratch
@@ -172,16 +173,9 @@ def _require_inputs(store: Store, made: Manifest) -> None:
         needed.append(read_manifest(store, made.dataset, content["appended"]["parent"]))
     for manifest in needed:
         require_tables(store, manifest)
-    for file in _files([*content["source"]["files"], *content["model"]["files"], *_tables(content)]):
-        found = store.sha256(file.path)
-        if found != file.sha256:
-            raise StoreError(
-                f"a file of {made.dataset}@{made.number} is not as it was published",
-                expected=f"sha256 {file.sha256}",
-                found=found or "nothing",
-                where=store.uri(file.path),
-                remedy=f"look for more damage with: denograd verify {made.dataset}@{made.number}",
-            )
+    whose = f"{made.dataset}@{made.number}"
+    files = _files([*content["source"]["files"], *content["model"]["files"], *_tables(content)])
+    require_intact(store, files, whose, f"look for more damage with: denograd verify {whose}")
 
 
 def _settings(store: Store, content: Mapping[str, Any]) -> Settings:
