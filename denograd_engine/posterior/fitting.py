@@ -23,13 +23,15 @@ INNER = 5
 ITEMS_A_STEP = 256
 LONGER_FOR_FAULTS = 3
 """Times as many steps: a fault stands out only once the mixtures are narrow."""
+RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Penalties of the linear part, standardised, of which each column has the one with the least held-out error."""
 HIDDEN_SHARE = {"table": 0.5, "series": 0.25}
 """Share of the training items in which more is hidden than is missing anyway."""
 MASKS = 4
 """Different sets of columns that are hidden there, each with and without the targets."""
 LOOKED_AT = 2048
 """Items that are evaluated together."""
-LEAST_OPEN = 0.05
+LEAST_OPEN = 0.002
 """Share of the noise variance that the linear part leaves open at least."""
 LEAST_VARIANCE = 1e-8
 """Standardised, that it leaves open at least."""
@@ -52,8 +54,6 @@ class Fit:
         most_steps: And at most, so that time does not grow with large tables.
         learning_rate: Of AdamW, at the top of a one-cycle schedule.
         weight_decay: Of AdamW.
-        ridge: Penalty of the linear part, at lag 0.
-        ridge_power: How it grows with the lag: ridge (1 + |lag|)^power.
         near: Steps on either side whose cleaned values the network sees.
         target_informs: Whether features are refined with a look at the targets, whose noise they then carry into what
             is trained on them; None: in series, where a forecast's target is another step.
@@ -71,8 +71,6 @@ class Fit:
     most_steps: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    ridge: float = 0.03
-    ridge_power: float = 1.0
     near: int = 4
     target_informs: bool | None = None
     faults: bool = False
@@ -92,6 +90,8 @@ class Task:
         columns: Which of the P cell columns carry noise, shape (C,).
         targets: Which of the P are targets: they may all be absent.
         noise: Noise variance of each of the P, 0 where none is known, shape (P,).
+        ridge: Penalty with which the linear part predicts each of the P, shape (P,), one of `RIDGES`: at lag 0; it
+            grows with 1 + |lag|.
         apart: Whether features are refined without a look at the targets.
         faults: What is assumed of faulty cells; None if there are none.
     """
@@ -99,6 +99,7 @@ class Task:
     columns: Tensor
     targets: tuple[int, ...]
     noise: Tensor
+    ridge: Tensor
     apart: bool = False
     faults: Faults | None = None
 
@@ -124,7 +125,10 @@ class Task:
             kept=((lag.abs() <= fit.near) | ~in_cells).nonzero().squeeze(1),
             views=torch.stack(views),
             noise=torch.cat([of_context, beside]),
-            penalty=fit.ridge * (1 + lag.abs().double()) ** fit.ridge_power,
+            penalty=1 + lag.abs().double(),
+            ridge=torch.cat(
+                [self.ridge.repeat(len(contexts.lags)), torch.full_like(beside, RIDGES[0], dtype=torch.float64)]
+            ),
         )
 
 

@@ -30,7 +30,8 @@ class Shape:
         kept: Which numbers of a context are handed on, cleaned, shape (n,).
         views: Parts of the context from which each cell is predicted, shape (V, D); the first is all of it.
         noise: Noise variance of each number of a context, shape (D,).
-        penalty: Added to the variance of each, shape (D,): a ridge.
+        penalty: Added to the variance of each, in units of the ridge, shape (D,).
+        ridge: With which each is predicted and cleaned, shape (D,).
     """
 
     own: Tensor
@@ -38,6 +39,7 @@ class Shape:
     views: Tensor
     noise: Tensor
     penalty: Tensor
+    ridge: Tensor
 
 
 @dataclass(frozen=True)
@@ -142,21 +144,27 @@ class Gaussian:
         Returns:
             Shapes (patterns, V P + n, D), (V P + n,), and (patterns, P, n).
         """
-        covariance = self.covariance + torch.diag(shape.penalty.to(self.covariance))
-        precision = _precision(covariance, patterns)
-        rows = [self._predictions(covariance, precision, patterns, shape.own)]
-        for view in shape.views[1:]:
-            seen = patterns & view
-            rows.append(self._predictions(covariance, _precision(covariance, seen), seen, shape.own))
-        unit = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)[shape.kept]
-        noise = shape.noise.to(covariance)[shape.kept, None]
-        observed = unit - noise * precision[:, shape.kept]
-        guessed = self.covariance[shape.kept] @ precision
-        cleaned = torch.where(patterns[:, shape.kept, None], observed, guessed)
-        rows.append(cleaned)
-        offsets = torch.cat([*[self.mean[shape.own]] * len(shape.views), self.mean[shape.kept]])
+        views, own, kept = len(shape.views), len(shape.own), len(shape.kept)
+        predictions = self.covariance.new_empty(views, len(patterns), own, len(self.covariance))
+        cleaned = self.covariance.new_empty(len(patterns), kept, len(self.covariance))
+        for ridge in torch.unique(shape.ridge[torch.cat([shape.own, shape.kept])]):
+            covariance = self.covariance + torch.diag(ridge * shape.penalty.to(self.covariance))
+            of_own, of_kept = ((shape.ridge[some] == ridge).nonzero().squeeze(1) for some in (shape.own, shape.kept))
+            for number, view in enumerate(shape.views):
+                seen = patterns & view
+                precision = _precision(covariance, seen)
+                predictions[number][:, of_own] = self._predictions(covariance, precision, seen, shape.own[of_own])
+                if number == 0:
+                    cleaned[:, of_kept] = self._cleaned(precision, patterns, shape.kept[of_kept], shape.noise)
+        offsets = torch.cat([*[self.mean[shape.own]] * views, self.mean[shape.kept]])
         gain = cleaned[:, :, shape.own].transpose(1, 2)
-        return torch.cat(rows, dim=1).float(), offsets.float(), gain.float()
+        return torch.cat([*predictions, cleaned], dim=1).float(), offsets.float(), gain.float()
+
+    def _cleaned(self, precision: Tensor, patterns: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
+        """Coefficients of these numbers, were they without noise, on what is present, shape (patterns, n, D)."""
+        unit = torch.eye(precision.shape[1], dtype=precision.dtype, device=precision.device)[kept]
+        observed = unit - noise.to(precision)[kept, None] * precision[:, kept]
+        return torch.where(patterns[:, kept, None], observed, self.covariance[kept] @ precision)
 
     def _predictions(self, covariance: Tensor, precision: Tensor, patterns: Tensor, own: Tensor) -> Tensor:
         """Coefficients of each own cell on the others, zero on itself, shape (patterns, P, D)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from denograd_engine.noise import estimate_noise
 from denograd_engine.posterior.calibration import calibrate, likeliest, risk
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.faults import Faults, stuck
-from denograd_engine.posterior.fitting import CrossFit, Fit, Member, Task, cross_fit
+from denograd_engine.posterior.fitting import RIDGES, CrossFit, Fit, Member, Task, cross_fit
 from denograd_engine.posterior.folds import inner
 from denograd_engine.posterior.gaussian import Gaussian
 from denograd_engine.posterior.seasons import neighbourhood, seasonal_lags
@@ -33,7 +33,7 @@ LINEAR_PARTS = 5
 """Parts of the data, each predicted by the linear part fitted on the others, for the bound on the noise."""
 LEAST_NOISE = 0.01
 """Estimated noise, as a share of a column's std, below which it is taken for none."""
-MOST_NOISE = 0.95
+MOST_NOISE = 0.99
 """Share of a column's blind residual variance that can be noise: what is declared beyond is cut off."""
 
 
@@ -47,6 +47,7 @@ class ColumnFit:
         bound: Standard deviation of what the other cells do not explain linearly: the noise is not larger.
         skill: Held-out share of its variance that is explained without the cell itself.
         gain: Estimated root mean squared error of the posterior mean over the noise (SURE): 1 gains nothing.
+        ridge: Penalty with which the linear part predicts it, standardised.
         faults: Share of its cells that are faulty; None if none are looked for.
     """
 
@@ -55,6 +56,7 @@ class ColumnFit:
     bound: float
     skill: float
     gain: float
+    ridge: float
     faults: float | None = None
 
 
@@ -90,8 +92,9 @@ class Posterior:
 
     def task(self, device: torch.device) -> Task:
         """What was learnt."""
-        noise = {name: self.columns[name].noise for name in self.encoder.schema.cells}
-        return _task(self.encoder, {name: std for name, std in noise.items() if std is not None}, self.fit, device)
+        noise = {name: std for name, column in self.columns.items() if (std := column.noise) is not None}
+        ridges = [self.columns[name].ridge for name in self.encoder.schema.cells]
+        return _task(self.encoder, noise, ridges, self.fit, device)
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -150,16 +153,17 @@ def fit_posterior(
         known = _estimated(contexts, encoder) | declared
     if contexts.runs is not None:
         contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
-        left = _left_over(contexts, _task(encoder, known, fit, on), fit)
+        left = torch.zeros_like(contexts.cells)
+        for held_out, over in _left_over(contexts, fit, RIDGES[:1]):
+            left[held_out] = over[0]
         contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
-    left = _left_over(contexts, _task(encoder, known, fit, on), fit)
-    bound = _mean_square(left, contexts.present).sqrt().cpu().numpy() * encoder.spreads
-    bounds = dict(zip(schema.cells, bound.tolist(), strict=True))
+    ridges, least = _ridges(contexts, fit)
+    bounds = dict(zip(schema.cells, (least.sqrt().cpu().numpy() * encoder.spreads).tolist(), strict=True))
     noise = {name: min(std, MOST_NOISE**0.5 * bounds[name]) for name, std in known.items()}
-    task = _task(encoder, noise, fit, on)
+    task = _task(encoder, noise, ridges, fit, on)
     found = {
-        name: ColumnFit(noise.get(name), name in noise and name not in declared, bounds[name], float("nan"), 1.0)
-        for name in schema.cells
+        name: ColumnFit(noise.get(name), name in noise and name not in declared, bounds[name], float("nan"), 1.0, ridge)
+        for name, ridge in zip(schema.cells, ridges, strict=True)
     }
     unfitted = Posterior(encoder, fit, contexts.lags, found, (), (), task.noise[:0], task.noise[:0])
     if not noise:
@@ -167,7 +171,7 @@ def fit_posterior(
     return _judged(contexts, task, unfitted, cross_fit(contexts, task, fit, on_progress or (lambda share, loss: None)))
 
 
-def _task(encoder: Encoder, noise: Mapping[str, float], fit: Fit, device: torch.device) -> Task:
+def _task(encoder: Encoder, noise: Mapping[str, float], ridges: list[float], fit: Fit, device: torch.device) -> Task:
     names = encoder.schema.cells
     std = torch.tensor([noise.get(name, 0.0) for name in names], dtype=torch.float64) / torch.from_numpy(
         encoder.spreads
@@ -177,20 +181,32 @@ def _task(encoder: Encoder, noise: Mapping[str, float], fit: Fit, device: torch.
     informs = encoder.schema.series is not None if fit.target_informs is None else fit.target_informs
     variance = std.square().float().to(device)
     faults = Faults.assumed(variance[columns]) if fit.faults else None
-    return Task(columns.to(device), targets, variance, apart=not informs, faults=faults)
+    ridge = torch.tensor(ridges, dtype=torch.float64, device=device)
+    return Task(columns.to(device), targets, variance, ridge, apart=not informs, faults=faults)
 
 
-def _left_over(contexts: Contexts, task: Task, fit: Fit) -> Tensor:
-    """What the linear part, fitted on other items, predicts less what was observed, zero where missing; (items, P)."""
-    everything = replace(task, columns=torch.arange(contexts.cells.shape[1], device=contexts.cells.device))
-    shape = everything.shape(contexts, fit)
-    shape = replace(shape, views=shape.views[:1])
-    left = torch.zeros_like(contexts.cells)
-    items = torch.arange(len(contexts), device=contexts.cells.device)
+def _ridges(contexts: Contexts, fit: Fit) -> tuple[list[float], Tensor]:
+    """For each cell column the ridge with the least held-out error, and that mean square, shape (P,)."""
+    squares = [over.double().square().sum(dim=1) for _, over in _left_over(contexts, fit, RIDGES)]
+    errors = torch.stack(squares).sum(dim=0) / contexts.present.sum(dim=0).clamp_min(1)
+    least, chosen = errors.min(dim=0)
+    return [RIDGES[at] for at in chosen.tolist()], least
+
+
+def _left_over(contexts: Contexts, fit: Fit, ridges: tuple[float, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of the items, and for each ridge what the linear part, fitted on the others, predicts of each cell column
+    less what was observed, zero where missing, shape (ridges, items, P).
+    """
+    items, columns = (torch.arange(count, device=contexts.cells.device) for count in contexts.cells.shape)
+    silent = torch.zeros_like(contexts.cells[0])
+    asked = []
+    for ridge in ridges:
+        shape = Task(columns, (), silent, torch.full_like(silent, ridge, dtype=torch.float64)).shape(contexts, fit)
+        asked.append(replace(shape, views=shape.views[:1], kept=shape.kept[:0]))
     for held_out, others in inner(contexts, items, LINEAR_PARTS, fit.seed):
-        predicted = Gaussian.fit(contexts, others).blind(contexts, held_out, shape).predicted[:, 0]
-        left[held_out] = torch.where(contexts.present[held_out], predicted - contexts.cells[held_out], 0.0)
-    return left
+        linear = Gaussian.fit(contexts, others)
+        over = [linear.blind(contexts, held_out, shape).predicted[:, 0] - contexts.cells[held_out] for shape in asked]
+        yield held_out, torch.where(contexts.present[held_out], torch.stack(over), 0.0)
 
 
 def _mean_square(values: Tensor, present: Tensor) -> Tensor:

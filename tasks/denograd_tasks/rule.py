@@ -30,8 +30,6 @@ LIMITS: dict[str, dict[str, float]] = {
     "most_steps": {"ge": 1},
     "learning_rate": {"gt": 0},
     "weight_decay": {"ge": 0},
-    "ridge": {"gt": 0},
-    "ridge_power": {"ge": 0},
     "near": {"ge": 0},
 }
 """What the arguments of `posterior` may be."""

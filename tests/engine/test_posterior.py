@@ -12,7 +12,7 @@ import torch
 
 from denograd_engine import Series, add_gaussian_noise, infer_schema, recovery
 from denograd_engine.errors import ConfigError, SchemaError, TooFewRowsError
-from denograd_engine.posterior.fitting import Fit
+from denograd_engine.posterior.fitting import RIDGES, Fit
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
 from denograd_engine.posterior.saving import from_plain, to_plain
@@ -218,6 +218,22 @@ class TestSeries:
         assert recovery(truth, noisy, result.frame, ["a", "b"], ["y"]).cells < 0.5
         assert -1 in model.lags
         assert 1 in model.lags
+
+    def test_the_linear_part_is_as_stiff_as_held_out_steps_want_it(self, monkeypatch):
+        steps, names = 500, ("a", "b", "c", "y")
+        generator = np.random.default_rng(0)
+        walk = generator.normal(size=steps).cumsum()
+        truth = pd.DataFrame(dict.fromkeys(names, walk / walk.std())).assign(time=np.arange(steps))
+        noisy = truth.assign(**{name: truth[name] + generator.normal(0, 0.5, steps) for name in names})
+        schema = infer_schema(noisy, target="y", series=Series("time"), noise=dict.fromkeys(names, 0.5))
+
+        def left(model):
+            return recovery(truth, noisy, clean(noisy, model, "cpu").frame, names[:3], ["y"]).cells
+
+        chosen = fit_posterior(noisy, schema, QUICK, "cpu")
+        assert {column.ridge for column in chosen.columns.values()} <= set(RIDGES[1:])
+        monkeypatch.setattr("denograd_engine.posterior.model.RIDGES", RIDGES[:1])
+        assert left(chosen) < 0.85 * left(fit_posterior(noisy, schema, QUICK, "cpu"))
 
     def test_entities_and_gaps_are_apart_and_rows_come_back_in_order(self):
         one, two = waves(300), waves(300)

@@ -30,8 +30,9 @@ def correlated(rows, columns, seed=0):
     return generator.normal(size=(rows, columns)) @ generator.normal(size=(columns, columns)) + 1.0
 
 
-def task_of(columns, noise=0.1, targets=()):
-    return Task(torch.arange(columns), targets, torch.full((columns,), noise))
+def task_of(columns, noise=0.1, targets=(), ridge=0.03):
+    ridges = torch.as_tensor(ridge).broadcast_to((columns,))
+    return Task(torch.arange(columns), targets, torch.full((columns,), noise), ridges)
 
 
 def conditional(mean, covariance, x, of, given):
@@ -61,7 +62,7 @@ class TestLinearPart:
     @pytest.mark.parametrize("hidden", [(), (1,), (0, 3)])
     def test_a_cell_is_predicted_as_a_gaussian_says_given_all_others(self, hidden):
         data = correlated(200, 5)
-        contexts, shape = contexts_of(data), task_of(5).shape(contexts_of(data), Fit(ridge=0.0))
+        contexts, shape = contexts_of(data), task_of(5, ridge=0.0).shape(contexts_of(data), Fit())
         linear = Gaussian.fit(contexts, torch.arange(200))
         mask = torch.zeros(3, 5, dtype=torch.bool)
         mask[:, list(hidden)] = True
@@ -77,7 +78,7 @@ class TestLinearPart:
         data, noise = correlated(300, 4), 0.3
         contexts = contexts_of(data)
         linear = Gaussian.fit(contexts, torch.arange(300))
-        shape = task_of(4, noise).shape(contexts, Fit(ridge=0.0))
+        shape = task_of(4, noise, ridge=0.0).shape(contexts, Fit())
         blind = linear.blind(contexts, torch.arange(10), shape)
         covariance = linear.covariance.numpy()
         gain = (covariance - noise * np.eye(4)) @ np.linalg.inv(covariance)

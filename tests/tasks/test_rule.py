@@ -117,7 +117,7 @@ def test_only_posteriors_have_uncertainties(name):
         ({"folds": 1}, "refine.arguments.folds: this value cannot be used", "at least 2", None),
         ({"folds": 2.5}, "refine.arguments.folds: this value cannot be used", "a whole number", None),
         ({"dropout": 1}, "refine.arguments.dropout: this value cannot be used", "a number below 1", None),
-        ({"ridge": "soft"}, "refine.arguments.ridge: this value cannot be used", "a valid number", None),
+        ({"dropout": "soft"}, "refine.arguments.dropout: this value cannot be used", "a valid number", None),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_runs(arguments, problem, expected, remedy):
@@ -128,7 +128,8 @@ def test_wrong_arguments_are_named_before_anything_runs(arguments, problem, expe
 
 def test_arguments_and_seed_arrive_in_the_fit():
     assert fit_of(settings()) == Fit()
-    assert fit_of(settings(refine={"arguments": {"folds": 3, "ridge": 1}}, seed=7)) == Fit(folds=3, ridge=1.0, seed=7)
+    given = settings(refine={"arguments": {"folds": 3, "dropout": 0}}, seed=7)
+    assert fit_of(given) == Fit(folds=3, dropout=0.0, seed=7)
     assert fit_of(settings(seed=2**63 - 1)).seed < 2**40
 
 
