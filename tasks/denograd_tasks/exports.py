@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from denograd_engine.backbones import REGISTRY
 from denograd_engine.errors import ConfigError, DenogradError
-from denograd_tasks.inert import load_program
+from denograd_tasks.inert import TRACING, load_program
 from denograd_tasks.models import ARCHITECTURE, PROGRAM, SCALING, WEIGHTS, encoder_json, rebuild
 from denograd_tasks.records import Architecture
 
@@ -62,8 +62,16 @@ def export(module: nn.Module, encoder: Encoder, architecture: Architecture, inpu
     Raises:
         ConfigError: If nothing brings this network back as it is.
     """
-    if architecture.folds is not None:
-        return _export_folds(module, encoder, architecture, inputs, folder)
+    with TRACING:
+        if architecture.folds is not None:
+            return _export_folds(module, encoder, architecture, inputs, folder)
+        return _export_one(module, encoder, architecture, inputs, folder)
+
+
+def _export_one(
+    module: nn.Module, encoder: Encoder, architecture: Architecture, inputs: Tensor, folder: Path
+) -> Export:
+    """Write a program where the network can be followed, else its weights."""
     reason = _write_program(module, inputs, folder)
     ours = architecture.kind in REGISTRY
     if reason is None and not ours:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from denograd_engine.errors import StoreError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+TRACING = threading.RLock()
+"""Held while a program is traced or loaded: torch.export keeps what it is at in the process, and of two threads at once
+one fails, and leaves it so that every later program of the process fails as well."""
 _PAYLOAD = re.compile(r"data/(weights|constants)/[^/]+_config\.json")
 _EXAMPLES = re.compile(r"data/sample_inputs/[^/]+\.pt")
 _GRAPH = re.compile(r"models/[^/]+\.json")
@@ -49,7 +53,7 @@ _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 
 
 def load_program(path: Path) -> ExportedProgram:
-    """The program in an archive of `torch.export.save`.
+    """The program in an archive of `torch.export.save`; to be called under `TRACING` where threads may do so at once.
 
     Raises:
         StoreError: If it is no such archive, or holds anything that loading it would run.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from denograd_engine.errors import ConfigError, ServiceError, StoreError
 from denograd_engine.user_code import BACKBONE, is_custom, source_digest
 from denograd_tasks.home import scratch
-from denograd_tasks.inert import load_program
+from denograd_tasks.inert import TRACING, load_program
 from denograd_tasks.records import Architecture, TrainedBackbone
 from denograd_tasks.store import open_store
 
@@ -110,10 +110,11 @@ def load_module(path: Path, architecture: Architecture, device: str) -> nn.Modul
     """The network whose weights are in this file."""
     if path.name.endswith(".safetensors"):
         return rebuild(architecture, weights_in(path))
-    program = load_program(path)
-    if architecture.rebuilt:
-        return rebuild(architecture, program.state_dict)
-    return _placed(program, device)
+    with TRACING:
+        program = load_program(path)
+        if architecture.rebuilt:
+            return rebuild(architecture, program.state_dict)
+        return _placed(program, device)
 
 
 def rebuild(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -112,6 +112,24 @@ def test_loading_unpickles_nothing(ran):
     assert found == []
 
 
+def test_threads_that_export_and_load_at_once_are_kept_apart(tmp_path, racing):
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=["a", "b", "y"])
+    encoder, x = Encoder.fit(table, infer_schema(table, target="y")), torch.randn(5, 2)
+    architecture = Architecture(kind="mlp", arguments={}, input_shape=(2,), outputs=1)
+    networks = [build("mlp", (2,), 1) for _ in range(4)]
+
+    def one(at):
+        with frozen(networks[at], torch.device("cpu")) as module:
+            exported = export(module, encoder, architecture, x, tmp_path / str(at))
+        loaded = load_module(exported.weights, architecture.model_copy(update={"rebuilt": False}), "cpu")
+        return exported.weights.name, loaded
+
+    for network, (name, loaded) in zip(networks, racing(one, len(networks)), strict=True):
+        assert name == "model.pt2"  # and not weights alone, because the network could not be traced
+        for found, expected in zip(gradient(loaded, x), gradient(network, x), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
 def test_the_record_comes_back_with_the_backbone(ran, trained):
     exported = load_backbone(ran.backbone, "cpu")
     assert exported.encoder == trained.encoder
