@@ -13,8 +13,9 @@ LONGEST = (
     "test_stack.py",
     "test_interruptions.py",
     "test_installation.py",
-    "test_demo.py",
+    "test_deploy.py",
     "test_command.py",
+    "test_backbones_and_rules.py",
 )
 """Files that come first, so that parallel workers end together."""
 

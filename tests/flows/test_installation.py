@@ -27,9 +27,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
-def test_the_wheel_runs_the_demos_table(installed: Path, tmp_path: Path) -> None:
+def test_the_demo_publishes_all_and_shows_both_rules_side_by_side(installed: Path, tmp_path: Path) -> None:
     ran = subprocess.run(
-        [str(installed / "denograd"), "demo", "--only", "table", "--json"],
+        [str(installed / "denograd"), "demo", "--json"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -38,11 +38,21 @@ def test_the_wheel_runs_the_demos_table(installed: Path, tmp_path: Path) -> None
     )
     assert ran.returncode == 0, ran.stderr
     outcomes = json.loads(ran.stdout)
-    assert [outcome["rule"] for outcome in outcomes] == ["posterior", "denograd"]
+    assert [(one["dataset"], one["rule"]) for one in outcomes] == [
+        ("demo-nuclei", "posterior"),
+        ("demo-nuclei-denograd", "denograd"),
+        ("demo-weather", "posterior"),
+        ("demo-weather-denograd", "denograd"),
+    ]
     for outcome in outcomes:
         assert outcome["status"] == "published"
+        assert all(gate["passed"] for gate in outcome["gates"] if gate["severity"] == "error")
         assert outcome["noise_removed"]["noise removed, target"] > 0.2
+        features = outcome["noise_removed"]["noise removed, features"]
+        assert features > 0.15 if outcome["rule"] == "posterior" else abs(features) < 0.1
         assert Path(outcome["report"]).stat().st_size > 50_000
+    stages = [line for line in ran.stderr.splitlines() if line.strip()]
+    assert all(line.lstrip().startswith(("✓", "A table", "A series")) for line in stages), ran.stderr
 
 
 def test_the_wheel_is_a_prefect_collection_with_nothing_of_the_tests(installed: Path) -> None:
