@@ -163,6 +163,7 @@ def opened(as_json: bool, verbose: bool) -> Iterator[Shell]:
         raise
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further press would end the clean-up at exit half-way
+        exec("")  # makes Python forget that it was interrupted in a text, such as a dataclass's: it would end by SIGINT
         typer.secho("Interrupted. The next run goes on after the last finished stage.", err=True)
         raise typer.Exit(130) from None
     except Exception as raised:

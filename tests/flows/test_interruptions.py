@@ -171,6 +171,23 @@ def test_an_interrupt_that_lands_in_a_finaliser_is_not_lost() -> None:
     assert (ran.returncode, ran.stdout.strip(), ran.stderr) == (0, "interrupted", "")
 
 
+EXECUTING = """
+import sys, typer
+from denograd_flows.shell import opened
+try:
+    with opened(as_json=False, verbose=False):
+        exec("raise KeyboardInterrupt")
+except typer.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
+
+
+def test_an_interrupt_that_lands_in_executed_text_ends_with_the_code_of_one(tmp_path: Path) -> None:
+    (tmp_path / "executing.py").write_text(EXECUTING)
+    ran = subprocess.run([sys.executable, "-m", "executing"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 130, ran.stderr
+
+
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_leaves_things_clean_and_says_how_to_go_on(large: Path, home: Path, presses: int) -> None:
     log = large.with_suffix(".log")
