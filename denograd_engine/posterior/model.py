@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from denograd_engine.schema import Schema
 
 LINEAR_PARTS = 5
-"""Parts of the data, each predicted by the linear part fitted on the others, for the bound on the noise."""
+"""Parts of the data, each predicted by the linear part fitted on the others, for ridges and the bound on the noise."""
 LEAST_NOISE = 0.01
 """Estimated noise, as a share of a column's std, below which it is taken for none."""
 MOST_NOISE = 0.99
@@ -187,7 +187,7 @@ def _task(encoder: Encoder, noise: Mapping[str, float], ridges: list[float], fit
 
 def _ridges(contexts: Contexts, fit: Fit) -> tuple[list[float], Tensor]:
     """For each cell column the ridge with the least held-out error, and that mean square, shape (P,)."""
-    squares = [over.double().square().sum(dim=1) for _, over in _left_over(contexts, fit, RIDGES)]
+    squares = [over.square().sum(dim=1, dtype=torch.float64) for _, over in _left_over(contexts, fit, RIDGES)]
     errors = torch.stack(squares).sum(dim=0) / contexts.present.sum(dim=0).clamp_min(1)
     least, chosen = errors.min(dim=0)
     return [RIDGES[at] for at in chosen.tolist()], least

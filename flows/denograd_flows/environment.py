@@ -19,7 +19,7 @@ WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 """How long torch's threads spin for work before they sleep: a little.
 
 For ever, training took 4 times as long beside one busy process; not at all, twice as long on an idle machine. So, it
-takes 1.1 to 1.5 times the least of both on an idle machine, and 1.3 to 1.7 times beside a busy process. Only GNU's
+takes 1.1 to 1.6 times the least of both on an idle machine, and 1.3 to 1.7 times beside a busy process. Only GNU's
 OpenMP knows the count; the others do not spin.
 """
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 TRACING = threading.RLock()
-"""Held while a program is traced or loaded: torch.export keeps what it is at in the process, and of two threads at once
-one fails, and leaves it so that every later program of the process fails as well."""
+"""Held while a program is traced, loaded or unpacked: torch.export keeps what it is at in the process. Of several
+threads at once most fail, and may leave it so that every later program of the process fails as well."""
 _PAYLOAD = re.compile(r"data/(weights|constants)/[^/]+_config\.json")
 _EXAMPLES = re.compile(r"data/sample_inputs/[^/]+\.pt")
 _GRAPH = re.compile(r"models/[^/]+\.json")
@@ -53,7 +53,7 @@ _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 
 
 def load_program(path: Path) -> ExportedProgram:
-    """The program in an archive of `torch.export.save`; to be called under `TRACING` where threads may do so at once.
+    """The program in an archive of `torch.export.save`.
 
     Raises:
         StoreError: If it is no such archive, or holds anything that loading it would run.
@@ -61,7 +61,7 @@ def load_program(path: Path) -> ExportedProgram:
     import torch
 
     require_inert(path)
-    with warnings.catch_warnings():
+    with TRACING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.load(path)
 
