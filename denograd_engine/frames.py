@@ -112,7 +112,12 @@ class Encoder:
     @property
     def context_width(self) -> int:
         """Q, the number of context columns."""
-        return sum(len(c.levels) if c.kind == "category" else 1 for c in self.contexts) + len(self.flagged)
+        return sum(self.context_widths) + len(self.flagged)
+
+    @property
+    def context_widths(self) -> tuple[int, ...]:
+        """How many of them each frozen column takes; the flags of missing cells come after."""
+        return tuple(len(c.levels) if c.kind == "category" else 1 for c in self.contexts)
 
     def limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Declared bounds of the cell columns, standardised; infinite where none is declared. Each of shape (P,)."""

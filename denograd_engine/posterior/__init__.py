@@ -5,6 +5,7 @@ al., 2019), as a mixture of Gaussians that the clean cell is drawn from, fitted 
 under known noise. Its posterior given its own measurement follows in closed form. It is not the published rule.
 
     contexts      what a cell is predicted from, in tables and in series
+    levels        what frozen columns say by themselves
     gaussian      the linear part: exact for a joint Gaussian, whatever is missing
     network       what the linear part leaves open, learnt
     mixture       densities of clean cells, and their posteriors

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from denograd_engine.posterior.levels import Levels
 from denograd_engine.windows import lay_out
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Contexts:
         lags: Steps of the context, counted from the item; 0 is among them.
         order: Shape (items,): row in the table that each item comes from.
         classes: How many numbers at the end of `beside` hold the class.
+        levels: Which of the levels of the frozen columns each item has, counted through, shape (items, G).
+        level_count: L.
     """
 
     cells: Tensor
@@ -49,6 +52,8 @@ class Contexts:
     lags: tuple[int, ...]
     order: NDArray[np.int64]
     classes: int = 0
+    levels: Tensor | None = None
+    level_count: int = 0
 
     @classmethod
     def of(cls, frame: pd.DataFrame, encoder: Encoder, device: torch.device, lags: tuple[int, ...] = ALONE) -> Contexts:
@@ -102,6 +107,15 @@ class Contexts:
         """Where the item's own cells are in its context, shape (P,)."""
         columns = self.cells.shape[1]
         return self.lags.index(0) * columns + torch.arange(columns)
+
+    @property
+    def frozen(self) -> Tensor:
+        """What is frozen, without the class, shape (items, Q - classes)."""
+        return self.beside[:, : self.beside.shape[1] - self.classes]
+
+    def with_levels(self, levels: Levels) -> Contexts:
+        """The same with the levels of its frozen columns."""
+        return replace(self, levels=levels.of(self.frozen), level_count=levels.count) if levels.count else self
 
     def without(self, cells: Tensor) -> Contexts:
         """The same with these cells missing, shape (items, P)."""

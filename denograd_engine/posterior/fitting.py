@@ -13,7 +13,7 @@ from denograd_engine.errors import DenogradError
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.faults import Faults
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
-from denograd_engine.posterior.gaussian import Blind, Gaussian, Shape
+from denograd_engine.posterior.gaussian import NO_EFFECTS, Blind, Gaussian, Shape
 from denograd_engine.posterior.mixture import Mixture, side_by_side
 from denograd_engine.posterior.network import BlindNet
 from denograd_engine.workers import workers_on
@@ -67,7 +67,7 @@ class Fit:
     dropout: float = 0.3
     components: int = 3
     passes: int = 20
-    fewest_steps: int = 40
+    fewest_steps: int = 20
     most_steps: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
@@ -92,6 +92,7 @@ class Task:
         noise: Noise variance of each of the P, 0 where none is known, shape (P,).
         ridge: Penalty with which the linear part predicts each of the P, shape (P,), one of `RIDGES`: at lag 0; it
             grows with 1 + |lag|.
+        pseudocount: Of the effects of levels with which each of the P is predicted, one of `PSEUDOCOUNTS`.
         apart: Whether features are refined without a look at the targets.
         faults: What is assumed of faulty cells; None if there are none.
     """
@@ -100,8 +101,14 @@ class Task:
     targets: tuple[int, ...]
     noise: Tensor
     ridge: Tensor
+    pseudocount: tuple[float | None, ...] = NO_EFFECTS
     apart: bool = False
     faults: Faults | None = None
+
+    @property
+    def pseudocounts(self) -> tuple[float | None, ...]:
+        """Those in use."""
+        return tuple(dict.fromkeys(self.pseudocount))
 
     def of_targets(self, contexts: Contexts) -> Tensor:
         """Which numbers of a context are targets, or hold the class, shape (D,)."""
@@ -116,6 +123,7 @@ class Task:
         lag, cells = contexts.lag.to(self.noise.device), contexts.cells.shape[1]
         of_context = self.noise.repeat(len(contexts.lags))
         beside = self.noise.new_zeros(contexts.beside.shape[1])
+        effects = torch.tensor([self.pseudocounts.index(one) for one in self.pseudocount], device=lag.device)
         views = [torch.ones_like(lag, dtype=torch.bool)]
         if contexts.runs is not None:
             views += [lag <= 0, lag >= 0, lag == 0]
@@ -129,6 +137,7 @@ class Task:
             ridge=torch.cat(
                 [self.ridge.repeat(len(contexts.lags)), torch.full_like(beside, RIDGES[0], dtype=torch.float64)]
             ),
+            effects=torch.cat([effects.expand(cells).repeat(len(contexts.lags)), beside.long()]),
         )
 
 
@@ -206,7 +215,7 @@ def fit_member(
         left = torch.minimum(left, MOST_OVER_MEDIAN * median)
     open_ = torch.maximum(left - noise, LEAST_OPEN * noise).clamp_min(LEAST_VARIANCE).sqrt()
     _optimise(network, lessons, contexts, task, open_, fit, seed, on_step)
-    return Member(Gaussian.fit(contexts, items), network, open_)
+    return Member(Gaussian.fit(contexts, items, task.pseudocounts), network, open_)
 
 
 @dataclass(frozen=True)
@@ -231,7 +240,7 @@ def _lessons(contexts: Contexts, items: Tensor, task: Task, shape: Shape, seed: 
     masks = _masks(contexts, task, generator)
     plain, masked, order, hidden = [], [], [], []
     for held_out, others in inner(contexts, items, INNER, seed):
-        linear = Gaussian.fit(contexts, others)
+        linear = Gaussian.fit(contexts, others, task.pseudocounts)
         chosen = torch.randint(len(masks), (len(held_out),), generator=generator).to(items.device)
         plain.append(linear.blind(contexts, held_out, shape))
         masked.append(linear.blind(contexts, held_out, shape, masks[chosen]))

@@ -22,6 +22,10 @@ class Mixture:
     mean: Tensor
     variance: Tensor
 
+    def part(self, items: slice) -> Mixture:
+        """That of some items."""
+        return Mixture(self.weight[items], self.mean[items], self.variance[items])
+
     def widened(self, factor: Tensor) -> Mixture:
         """The same with each column's variances multiplied, shape (P,)."""
         return Mixture(self.weight, self.mean, self.variance * factor)

@@ -14,12 +14,13 @@ from denograd_engine.devices import resolve_device
 from denograd_engine.errors import SchemaError
 from denograd_engine.frames import Encoder
 from denograd_engine.noise import estimate_noise
-from denograd_engine.posterior.calibration import calibrate, likeliest, risk
+from denograd_engine.posterior.calibration import Trust, calibrate, evened, likeliest, risk
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.faults import Faults, stuck
 from denograd_engine.posterior.fitting import RIDGES, CrossFit, Fit, Member, Task, cross_fit
 from denograd_engine.posterior.folds import inner
-from denograd_engine.posterior.gaussian import Gaussian
+from denograd_engine.posterior.gaussian import NO_EFFECTS, Gaussian
+from denograd_engine.posterior.levels import PSEUDOCOUNTS, Levels
 from denograd_engine.posterior.seasons import neighbourhood, seasonal_lags
 from denograd_engine.problem import FEWEST_ITEMS, require_enough
 
@@ -48,6 +49,7 @@ class ColumnFit:
         skill: Held-out share of its variance that is explained without the cell itself.
         gain: Estimated root mean squared error of the posterior mean over the noise (SURE): 1 gains nothing.
         ridge: Penalty with which the linear part predicts it, standardised.
+        pseudocount: Rows that the effects of the frozen columns' levels on it are held back by; None if they have none.
         faults: Share of its cells that are faulty; None if none are looked for.
     """
 
@@ -57,6 +59,7 @@ class ColumnFit:
     skill: float
     gain: float
     ridge: float
+    pseudocount: float | None = None
     faults: float | None = None
 
 
@@ -68,33 +71,34 @@ class Posterior:
         encoder: The scaling and the schema.
         fit: How it was fitted.
         lags: Steps of the context.
+        levels: Of the frozen columns; none in a series.
         columns: Of each cell column, in the order of `encoder.schema.cells`.
         refined: Which of them carry known noise, and gain by being refined.
         members: The model of each fold.
-        factor: Of the mixtures' variances, for each refined column, shape (C,).
-        off: Of the posterior variances, likewise.
+        trust: How far they are believed; None before they are fitted.
         faults: What was learnt of faulty cells, of each refined column; None if none are looked for.
     """
 
     encoder: Encoder
     fit: Fit
     lags: tuple[int, ...]
+    levels: Levels
     columns: Mapping[str, ColumnFit]
     refined: tuple[str, ...]
     members: tuple[Member, ...]
-    factor: Tensor
-    off: Tensor
+    trust: Trust | None = None
     faults: Faults | None = None
 
     def contexts(self, frame: pd.DataFrame, device: torch.device) -> Contexts:
         """The items of a table or series of the same schema."""
-        return Contexts.of(frame, self.encoder, device, self.lags)
+        contexts = Contexts.of(frame, self.encoder, device, self.lags)
+        return contexts.with_levels(self.levels)
 
     def task(self, device: torch.device) -> Task:
         """What was learnt."""
         noise = {name: std for name, column in self.columns.items() if (std := column.noise) is not None}
-        ridges = [self.columns[name].ridge for name in self.encoder.schema.cells]
-        return _task(self.encoder, noise, ridges, self.fit, device)
+        stiffness = [(self.columns[name].ridge, self.columns[name].pseudocount) for name in self.encoder.schema.cells]
+        return _task(self.encoder, noise, stiffness, self.fit, device)
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -151,27 +155,39 @@ def fit_posterior(
         contexts = contexts.without(stuck(contexts))
     elif contexts.runs is not None:
         known = _estimated(contexts, encoder) | declared
+    levels = Levels()
     if contexts.runs is not None:
         contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
         left = torch.zeros_like(contexts.cells)
-        for held_out, over in _left_over(contexts, fit, RIDGES[:1]):
+        for held_out, over in _left_over(contexts, fit, [(RIDGES[0], None)]):
             left[held_out] = over[0]
         contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
-    ridges, least = _ridges(contexts, fit)
+    else:
+        levels = Levels.fit(contexts.frozen, encoder.context_widths, contexts.cells)
+        contexts = contexts.with_levels(levels)
+    stiffness, least = _stiffness(contexts, fit)
     bounds = dict(zip(schema.cells, (least.sqrt().cpu().numpy() * encoder.spreads).tolist(), strict=True))
     noise = {name: min(std, MOST_NOISE**0.5 * bounds[name]) for name, std in known.items()}
-    task = _task(encoder, noise, ridges, fit, on)
+    task = _task(encoder, noise, stiffness, fit, on)
     found = {
-        name: ColumnFit(noise.get(name), name in noise and name not in declared, bounds[name], float("nan"), 1.0, ridge)
-        for name, ridge in zip(schema.cells, ridges, strict=True)
+        name: ColumnFit(
+            noise.get(name), name in noise and name not in declared, bounds[name], float("nan"), 1.0, *stiff
+        )
+        for name, stiff in zip(schema.cells, stiffness, strict=True)
     }
-    unfitted = Posterior(encoder, fit, contexts.lags, found, (), (), task.noise[:0], task.noise[:0])
+    unfitted = Posterior(encoder, fit, contexts.lags, levels, found, (), ())
     if not noise:
         return unfitted
     return _judged(contexts, task, unfitted, cross_fit(contexts, task, fit, on_progress or (lambda share, loss: None)))
 
 
-def _task(encoder: Encoder, noise: Mapping[str, float], ridges: list[float], fit: Fit, device: torch.device) -> Task:
+def _task(
+    encoder: Encoder,
+    noise: Mapping[str, float],
+    stiffness: list[tuple[float, float | None]],
+    fit: Fit,
+    device: torch.device,
+) -> Task:
     names = encoder.schema.cells
     std = torch.tensor([noise.get(name, 0.0) for name in names], dtype=torch.float64) / torch.from_numpy(
         encoder.spreads
@@ -181,30 +197,37 @@ def _task(encoder: Encoder, noise: Mapping[str, float], ridges: list[float], fit
     informs = encoder.schema.series is not None if fit.target_informs is None else fit.target_informs
     variance = std.square().float().to(device)
     faults = Faults.assumed(variance[columns]) if fit.faults else None
+    ridges, pseudocounts = zip(*stiffness, strict=True)
     ridge = torch.tensor(ridges, dtype=torch.float64, device=device)
-    return Task(columns.to(device), targets, variance, ridge, apart=not informs, faults=faults)
+    return Task(columns.to(device), targets, variance, ridge, pseudocounts, not informs, faults)
 
 
-def _ridges(contexts: Contexts, fit: Fit) -> tuple[list[float], Tensor]:
-    """For each cell column the ridge with the least held-out error, and that mean square, shape (P,)."""
-    squares = [over.square().sum(dim=1, dtype=torch.float64) for _, over in _left_over(contexts, fit, RIDGES)]
+def _stiffness(contexts: Contexts, fit: Fit) -> tuple[list[tuple[float, float | None]], Tensor]:
+    """For each cell column the ridge and the pseudocount with the least held-out error, and that mean square, shape
+    (P,).
+    """
+    tried = [(ridge, one) for one in (PSEUDOCOUNTS if contexts.level_count else NO_EFFECTS) for ridge in RIDGES]
+    squares = [over.square().sum(dim=1, dtype=torch.float64) for _, over in _left_over(contexts, fit, tried)]
     errors = torch.stack(squares).sum(dim=0) / contexts.present.sum(dim=0).clamp_min(1)
     least, chosen = errors.min(dim=0)
-    return [RIDGES[at] for at in chosen.tolist()], least
+    return [tried[at] for at in chosen.tolist()], least
 
 
-def _left_over(contexts: Contexts, fit: Fit, ridges: tuple[float, ...]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parts of the items, and for each ridge what the linear part, fitted on the others, predicts of each cell column
-    less what was observed, zero where missing, shape (ridges, items, P).
+def _left_over(
+    contexts: Contexts, fit: Fit, tried: list[tuple[float, float | None]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of the items, and for each ridge and pseudocount what the linear part, fitted on the others, predicts of
+    each cell column less what was observed, zero where missing, shape (tried, items, P).
     """
     items, columns = (torch.arange(count, device=contexts.cells.device) for count in contexts.cells.shape)
     silent = torch.zeros_like(contexts.cells[0])
-    asked = []
-    for ridge in ridges:
+    pseudocounts, asked = tuple(dict.fromkeys(one for _, one in tried)), []
+    for ridge, pseudocount in tried:
         shape = Task(columns, (), silent, torch.full_like(silent, ridge, dtype=torch.float64)).shape(contexts, fit)
-        asked.append(replace(shape, views=shape.views[:1], kept=shape.kept[:0]))
+        effects = torch.full_like(shape.effects, pseudocounts.index(pseudocount))
+        asked.append(replace(shape, views=shape.views[:1], kept=shape.kept[:0], effects=effects))
     for held_out, others in inner(contexts, items, LINEAR_PARTS, fit.seed):
-        linear = Gaussian.fit(contexts, others)
+        linear = Gaussian.fit(contexts, others, pseudocounts)
         over = [linear.blind(contexts, held_out, shape).predicted[:, 0] - contexts.cells[held_out] for shape in asked]
         yield held_out, torch.where(contexts.present[held_out], torch.stack(over), 0.0)
 
@@ -222,9 +245,11 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
         factor, off = calibrate(fitted.mixture, observed, present, variance)
         widened = fitted.mixture.widened(factor)
         error, _ = risk(widened, observed, present, variance)
+        trust = Trust(factor, off, *evened(widened, observed, present, variance))
     else:
         faults = task.faults.learnt(fitted.mixture, observed, present, variance)
-        factor, off = likeliest(fitted.mixture, observed, present, variance, faults), torch.ones_like(variance)
+        factor, none = likeliest(fitted.mixture, observed, present, variance, faults), torch.zeros_like(variance)
+        trust = Trust(factor, off=torch.ones_like(variance), typical=none, evened=none)
         widened = fitted.mixture.widened(factor)
         both, errors = faults.split(widened, variance)
         error = _mean_square(both.posterior(observed, errors)[1].sqrt(), present)
@@ -243,8 +268,7 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
         columns=columns,
         refined=tuple(name for name in names if columns[name].gain < 1.0),
         members=fitted.members,
-        factor=factor,
-        off=off,
+        trust=trust,
         faults=faults,
     )
 

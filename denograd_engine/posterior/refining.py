@@ -194,8 +194,9 @@ def _refined(contexts: Contexts, model: Posterior, generator: torch.Generator | 
     low, high = (torch.from_numpy(limit).to(shift)[task.columns] for limit in model.encoder.limits())
     fold = folds_of(contexts, model.fit.folds)
     for number, member in enumerate(model.members):
+        assert model.trust is not None
         for part in torch.split((fold == number).nonzero().squeeze(1), TOGETHER):
-            mixture = member.mixture(evidence, part, shape, task).widened(model.factor)
+            mixture = member.mixture(evidence, part, shape, task).widened(model.trust.factor)
             observed, present = contexts.cells[part][:, task.columns], contexts.present[part][:, task.columns]
             touched = present & helped
             into = (part[:, None], task.columns)
@@ -209,7 +210,7 @@ def _refined(contexts: Contexts, model: Posterior, generator: torch.Generator | 
             if generator is not None:
                 mean = mixture.draw(observed, errors, generator)
             shift[into] = torch.where(touched, mean.clamp(low, high) - observed, 0.0)
-            std[into] = torch.where(touched, (variance * model.off).sqrt(), torch.nan)
+            std[into] = torch.where(touched, model.trust.variance(variance).sqrt(), torch.nan)
             away[into] = torch.where(touched, expected - observed, torch.nan)
     targets = away[:, len(model.encoder.schema.features) :]
     return _Part(*(_in_table_order(values, contexts) for values in (shift, std, suspicion, targets)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from denograd_engine.errors import ConfigError
 from denograd_engine.frames import Encoder
+from denograd_engine.posterior.calibration import Trust
 from denograd_engine.posterior.faults import Faults
 from denograd_engine.posterior.fitting import Fit, Member
 from denograd_engine.posterior.gaussian import Gaussian
+from denograd_engine.posterior.levels import Levels
 from denograd_engine.posterior.model import ColumnFit, Posterior
 from denograd_engine.posterior.network import BlindNet
 
@@ -24,13 +26,16 @@ def to_plain(model: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "lags": list(model.lags),
         "columns": {name: asdict(column) for name, column in model.columns.items()},
         "refined": list(model.refined),
+        "levels": {"widths": list(model.levels.widths), "pairs": list(model.levels.pairs)},
     }
-    tensors = {"factor": model.factor, "off": model.off}
+    tensors = {} if model.trust is None else {f"trust.{name}": values for name, values in vars(model.trust).items()}
+    tensors |= {f"edges.{at}": edges for at, edges in enumerate(model.levels.edges)}
     if model.faults is not None:
         tensors |= {"faults.rate": model.faults.rate, "faults.size": model.faults.size}
     for number, member in enumerate(model.members):
         tensors |= {
             f"{number}.mean": member.linear.mean,
+            f"{number}.effects": member.linear.effects,
             f"{number}.covariance": member.linear.covariance,
             f"{number}.open": member.open_,
         }
@@ -57,15 +62,21 @@ def from_plain(
             lags=tuple(plain["lags"]),
             columns=columns,
             refined=tuple(plain["refined"]),
+            levels=_levels(plain["levels"], there),
             members=members,
-            factor=there["factor"],
-            off=there["off"],
+            trust=Trust(*(there[f"trust.{one.name}"] for one in fields(Trust))) if members else None,
             faults=Faults(there["faults.rate"], there["faults.size"]) if fit.faults else None,
         )
     except (KeyError, TypeError, RuntimeError, IndexError) as error:
         raise ConfigError(
             "the stored model is damaged, or of another version", found=type(error).__name__, where="model"
         ) from None
+
+
+def _levels(plain: dict[str, Any], tensors: dict[str, Tensor]) -> Levels:
+    widths = tuple(plain["widths"])
+    edges = tuple(tensors[f"edges.{at}"] for at in range(len(widths)))
+    return Levels(widths, edges, tuple((a, b) for a, b in plain["pairs"]))
 
 
 def _member(tensors: dict[str, Tensor], number: int, fit: Fit) -> Member:
@@ -75,5 +86,5 @@ def _member(tensors: dict[str, Tensor], number: int, fit: Fit) -> Member:
     with torch.random.fork_rng(devices=[]):
         network = BlindNet(cells, state["first.weight"].shape[1], views, fit.hidden, fit.depth, 0.0, fit.components)
     network.load_state_dict(state)
-    linear = Gaussian(tensors[f"{number}.mean"], tensors[f"{number}.covariance"])
+    linear = Gaussian(*(tensors[f"{number}.{name}"] for name in ("mean", "effects", "covariance")))
     return Member(linear, network.to(state["said"].device), tensors[f"{number}.open"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from denograd_engine.posterior.calibration import calibrate, risk
+from denograd_engine.posterior.calibration import SPEAKING, Trust, calibrate, evened, risk
 from denograd_engine.posterior.contexts import ALONE, Contexts
 from denograd_engine.posterior.fitting import Fit, Member, Task
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
@@ -67,7 +67,7 @@ class TestLinearPart:
         mask = torch.zeros(3, 5, dtype=torch.bool)
         mask[:, list(hidden)] = True
         blind = linear.blind(contexts, torch.arange(3), shape, mask)
-        mean, covariance = linear.mean.numpy(), linear.covariance.numpy()
+        mean, covariance = linear.mean.numpy(), linear.covariance[0].numpy()
         for row in range(3):
             for cell in range(5):
                 given = [at for at in range(5) if at != cell and at not in hidden]
@@ -80,7 +80,7 @@ class TestLinearPart:
         linear = Gaussian.fit(contexts, torch.arange(300))
         shape = task_of(4, noise, ridge=0.0).shape(contexts, Fit())
         blind = linear.blind(contexts, torch.arange(10), shape)
-        covariance = linear.covariance.numpy()
+        covariance = linear.covariance[0].numpy()
         gain = (covariance - noise * np.eye(4)) @ np.linalg.inv(covariance)
         expected = linear.mean.numpy() + (data[:10] - linear.mean.numpy()) @ gain.T
         np.testing.assert_allclose(blind.cleaned, expected, atol=2e-4)
@@ -227,6 +227,22 @@ class TestCalibration:
         factor, off = calibrate(mixture, observed, torch.ones_like(observed, dtype=torch.bool), noise)
         assert 0.85 <= float(factor) <= 1.2
         assert float(off) == pytest.approx(1.0, abs=0.05)
+
+    def test_variances_that_chance_explains_are_drawn_together_and_others_are_not(self):
+        items, noise = 4000, torch.tensor([1.0, 1.0])
+        claimed = torch.tensor([[0.002, 0.1], [0.3, 4.0]]).repeat(items // 2, 1)[:, None]
+        zero = torch.zeros_like(claimed)
+        observed, present = torch.zeros(items, 2), torch.ones(items, 2, dtype=torch.bool)
+        mixture = Mixture(zero, zero, claimed)
+        typical, share = evened(mixture, observed, present, noise)
+        variance = mixture.posterior(observed, noise)[1]
+        torch.testing.assert_close(typical, variance.mean(dim=0))
+        chance = 2 / (SPEAKING * items)
+        torch.testing.assert_close(share, chance / (chance + variance.var(dim=0, unbiased=False)))
+        assert share[0] > 2 * share[1]
+        trusted = Trust(torch.ones(2), torch.ones(2), typical, share).variance(variance)
+        torch.testing.assert_close(trusted.mean(dim=0), typical)
+        assert (trusted.std(dim=0) < variance.std(dim=0)).all()
 
 
 class TestFolds:
