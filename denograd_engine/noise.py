@@ -34,6 +34,16 @@ FINE = COARSE[::-1] * np.resize([-1.0, 1.0], len(COARSE))
 """Its wavelet."""
 DETAILS = (FINE, np.convolve(COARSE, np.insert(FINE, np.arange(1, len(FINE)), 0.0)))
 """Filters of the two finest scales."""
+LONGEST_SEASON = 400
+"""Steps of the longest season that is looked for: more than two weeks of hours."""
+REPEATS = 20
+"""Times that a season must come round in a run."""
+SEASONAL = 0.05
+"""Share of the squared changes from step to step that a season must explain."""
+AS_GOOD = 0.9
+"""The shortest season that explains this share of what the best explains is taken."""
+LOOKED_AT = 50_000
+"""Steps that seasons are looked for in."""
 FEWEST_DETAILS = 100
 """Details below which nothing is estimated."""
 MAD_OF_NORMAL = 0.6745
@@ -153,7 +163,8 @@ def estimate_noise(values: NDArray[np.float64], runs: Sequence[int]) -> float:
 
     White noise is as strong in both, a random walk stronger in the second by a known factor. Two equations, two
     unknowns: what the signal adds to the finest scale, as far as it resembles a random walk there, is subtracted. The
-    median absolute detail of the finest scale alone (Donoho and Johnstone, 1994) counts it as noise.
+    median absolute detail of the finest scale alone (Donoho and Johnstone, 1994) counts it as noise. What comes back
+    with the season, a jump at six every morning, is no random walk, and is taken out before.
 
     Args:
         values: Shape (steps,); a missing value ends a stretch.
@@ -163,12 +174,44 @@ def estimate_noise(values: NDArray[np.float64], runs: Sequence[int]) -> float:
     >>> round(estimate_noise(slow, [4000]), 1)
     0.2
     """
-    strength = [_detail_variance(values, runs, detail) for detail in DETAILS]
+    seasoned = np.concatenate([_without_season(run) for run in np.split(values, np.cumsum(runs)[:-1])])
+    strength = [_detail_variance(seasoned, runs, detail) for detail in DETAILS]
     if min(strength) < 0:
         return 0.0
     first, second = (float(np.square(np.cumsum(detail)).sum()) for detail in DETAILS)
     white = (second * strength[0] - first * strength[1]) / (second - first)
     return float(np.sqrt(min(max(white, 0.0), strength[0])))
+
+
+def _without_season(run: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The run less its mean at each step of its season, enlarged by the share of white noise that goes with it."""
+    season = _season(run[:LOOKED_AT])
+    if not season:
+        return run
+    phase, known = np.arange(len(run)) % season, ~np.isnan(run)
+    total = np.bincount(phase[known], run[known] - run[known].mean(), minlength=season)
+    profile = total / np.maximum(np.bincount(phase[known], minlength=season), 1)
+    less: NDArray[np.float64] = (run - profile[phase]) / np.sqrt(1 - season / known.sum())
+    return less
+
+
+def _season(run: NDArray[np.float64]) -> int:
+    """Steps after which the changes from one step to the next come back best, each left out in turn; 0 if none do."""
+    changes = np.diff(run)
+    known = ~np.isnan(changes)
+    longest = min(LONGEST_SEASON, int(known.sum()) // REPEATS)
+    squares = np.square(changes)
+    total = float(squares[known].sum())
+    if longest < 2 or not total:
+        return 0
+    explained = np.zeros(longest + 1)
+    for season in range(2, longest + 1):
+        phase = np.arange(len(changes))[known] % season
+        count = np.bincount(phase)
+        sums, alone = (np.bincount(phase, values[known]) for values in (changes, squares))
+        explained[season] = ((np.square(sums) - alone) / np.maximum(count - 1, 1)).sum() / total
+    best = explained.max()
+    return int(np.argmax(explained >= AS_GOOD * best)) if best > SEASONAL else 0
 
 
 def _detail_variance(values: NDArray[np.float64], runs: Sequence[int], detail: NDArray[np.float64]) -> float:

@@ -147,6 +147,17 @@ class TestEstimating:
         assert estimate_noise(walk, [20_000]) < 0.2
         assert estimate_noise(walk + generator.normal(0, 2, 20_000), [20_000]) == pytest.approx(2.0, rel=0.1)
 
+    def test_a_jump_that_comes_back_every_day_is_no_random_walk(self):
+        generator = np.random.default_rng(0)
+        day = np.tile(generator.normal(size=24).cumsum(), 250)
+        noisy = day + generator.normal(0, 0.3, len(day))
+        assert estimate_noise(noisy, [len(day)]) == pytest.approx(0.3, rel=0.05)
+        noisy[1000:1400] = np.nan
+        apart = np.concatenate([noisy, noisy[5:] + 7.0])
+        assert estimate_noise(apart, [len(noisy), len(noisy) - 5]) == pytest.approx(0.3, rel=0.05)
+        slow = np.sin(np.arange(6000) / 20) + generator.normal(0, 0.3, 6000)
+        assert estimate_noise(slow, [6000]) == pytest.approx(0.3, rel=0.05)
+
     def test_gaps_and_runs_are_no_jumps(self):
         generator = np.random.default_rng(0)
         noisy = np.sin(np.arange(3000) / 30) + generator.normal(0, 0.1, 3000)
