@@ -49,6 +49,10 @@ def make_series(steps=240, seed=0, noise=0.1):
     return pa.concat_tables(parts).sort_by([("time", "ascending"), ("entity", "descending")])
 
 
+HASTY = {"harm": {"max": None}}
+"""Gates for networks of a few epochs: they do harm what is trained on their work, where that is not what is tested."""
+
+
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "denograd_flows", *map(str, arguments)]
 

@@ -143,6 +143,11 @@ def _boosting(classes: bool, seed: int) -> Any:
     return chosen(n_estimators=ROUNDS, max_depth=5, learning_rate=0.1, n_jobs=1, random_state=seed, verbosity=0)
 
 
+def estimator(name: str, classes: bool, seed: int = 0) -> Any:
+    """A model of scikit-learn's, not fitted: ridge, knn or tree, for classes or for numbers."""
+    return {"ridge": _ridge, "knn": _knn, "tree": _tree}[name](classes, seed)
+
+
 REGISTRY: Mapping[str, Kind] = {
     "ridge": Kind(_estimator(_ridge), quick=True),
     "knn": Kind(_estimator(_knn), quick=True),

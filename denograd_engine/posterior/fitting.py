@@ -67,7 +67,7 @@ class Fit:
     dropout: float = 0.3
     components: int = 3
     passes: int = 20
-    fewest_steps: int = 20
+    fewest_steps: int = 40
     most_steps: int = 1000
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2

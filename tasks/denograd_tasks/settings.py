@@ -205,6 +205,7 @@ class GateSettings(_Section):
     std_ratio: Bound = _bound(min=0.70, max=1.10)
     correlation_change: Bound = _bound(max=0.10)
     column_rho: Bound = _bound(min=0.70, severity="warning")
+    harm: Bound = _bound(max=1.02)
     largest_correction: Bound = _bound(max=6.0, severity="warning")
     correction: Bound = _bound(min=0.80, max=1.25, severity="warning")
 

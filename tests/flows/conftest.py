@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import clean_environment, command, make_table
+from support import HASTY, clean_environment, command, make_table
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -96,6 +96,7 @@ def config(table: Path, tmp_path: Path) -> Callable[..., Path]:
             "backbone": {"training": {"epochs": 15}},
             "refine": {"max_epochs": 20},
             **changes,
+            "gates": HASTY | changes.get("gates", {}),
         }
         path = tmp_path / name
         path.write_text(json.dumps(plain))

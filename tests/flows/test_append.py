@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from support import make_series, make_table
+from support import HASTY, make_series, make_table
 
 QUICK = {"folds": 2, "fewest_steps": 20, "most_steps": 40, "hidden": 16}
 NETWORK = {"backbone": {"training": {"epochs": 15}}, "refine": {"max_epochs": 20}}
@@ -22,6 +22,7 @@ LOOSE = {
     "mean_drift": {"max": 1},
     "correlation_change": {"max": 1},
     "skill": {"min": -1},
+    **HASTY,
 }
 RULES = {
     "denograd": (NETWORK, {}),

@@ -16,6 +16,7 @@ backbone: {{kind: {kind}, arguments: {arguments}, training: {{epochs: 2}}}}
 refine: {refine}
 gates:
   skill: {{severity: warning}}
+  harm: {{severity: warning}}
   swd: {{severity: warning}}
   rho: {{severity: warning}}
   mean_drift: {{severity: warning}}
@@ -127,7 +128,7 @@ def test_several_horizons_targets_apart_and_a_loss_of_the_users(denograd: Any, s
         "series: {time: date, window: 12, future: [1, 6], stride: 2, targets_as_inputs: false, flatten: true}\n"
         "backbone: {kind: mlp, training: {epochs: 2, criterion: losses.py:cosh}}\n"
         "refine: {max_epochs: 3}\n"
-        "gates: {skill: {severity: warning}, std_ratio: {severity: warning}}\n"
+        "gates: {skill: {severity: warning}, harm: {severity: warning}, std_ratio: {severity: warning}}\n"
     )
     result, _ = published(denograd, series, "{target: [OT, HUFL]}", settings)
     assert sorted(result["skill"]) == ["HUFL+1", "HUFL+6", "OT+1", "OT+6"]

@@ -34,7 +34,7 @@ def test_a_table_becomes_a_version_and_can_be_looked_at(
     page = Path(denograd("report", "readings@1").out.strip())
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert denograd("show", "readings", "--json").json["number"] == 1
-    assert denograd("versions", "readings", "--json").json[0]["gates_passed"] == 10
+    assert denograd("versions", "readings", "--json").json[0]["gates_passed"] == 11
 
 
 def test_the_same_again_recomputes_nothing(denograd: Any, config: Callable[..., Path]) -> None:
@@ -94,6 +94,20 @@ def test_a_refusal_names_gate_value_bound_and_remedy(denograd: Any, config: Call
     assert released["status"] == "published"
     assert "refine" in released["reused"]
     assert len(pd.read_parquet(released["path"])) == 400
+
+
+def test_a_network_that_spoils_what_is_trained_on_its_work_is_refused(
+    denograd: Any, config: Callable[..., Path]
+) -> None:
+    short = {"training": {"epochs": 5}}
+    ran = denograd("run", config(backbone=short, gates={"skill": {"min": None}, "harm": {"max": 1.02}}))
+    assert ran.code == 3
+    for words in ("harm is ", "at most 1.02", "declare columns.noise"):
+        assert words in ran.out
+    long = {"training": {"epochs": 60, "batch_size": 32}}
+    kept = denograd("run", config(backbone=long, gates={"harm": {"max": 1.02}}), "--json")
+    assert kept.code == 0, kept.err
+    assert next(gate["value"] for gate in kept.json["gates"] if gate["name"] == "harm") < 1.02
 
 
 def test_a_warning_does_not_refuse(denograd: Any, config: Callable[..., Path]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from filelock import FileLock
-from support import clean_environment, command, make_table
+from support import HASTY, clean_environment, command, make_table
 
 STAGES = ["Ingest", "Check input", "Train backbone", "Refine", "Check fidelity", "Report", "Publish"]
 A_FEW = ["Check input", "Train backbone", "Publish"]
@@ -36,6 +36,7 @@ def large(tmp_path: Path) -> Path:
         "columns": {"target": ["y"]},
         "backbone": {"training": {"epochs": 4}},
         "refine": {"max_epochs": 30, "tau": 0.02},
+        "gates": HASTY,
     }
     config.write_text(json.dumps(plain))
     return config

@@ -18,7 +18,7 @@ class Source:
 
     file: str
     init: list[str]
-    settings: str = "backbone: {training: {epochs: 12}}\nrefine: {max_epochs: 20}\n"
+    settings: str = "backbone: {training: {epochs: 12}}\nrefine: {max_epochs: 20}\ngates: {harm: {max: null}}\n"
     moving: list[str] = field(default_factory=list)
     frozen: list[str] = field(default_factory=list)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import ignored_leaks, make_series
+from support import HASTY, ignored_leaks, make_series
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -209,7 +209,8 @@ def make_settings(home, tmp_path_factory):
             "publish": {"root": str(folder / "published data")},
             "tracking": {"uri": f"sqlite:///{home}/mlflow/mlflow.db"},
         }
-        return Settings.model_validate(plain | changes)
+        gates = HASTY | changes.get("gates", {})
+        return Settings.model_validate(plain | changes | {"gates": gates})
 
     return make_settings
 

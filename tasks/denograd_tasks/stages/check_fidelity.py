@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from denograd_engine.errors import StoreError
 from denograd_tasks.appending import refined_last
@@ -15,6 +16,9 @@ from denograd_tasks.records import Refined, Snapshot, TrainedBackbone, Verdict
 from denograd_tasks.settings import Settings
 from denograd_tasks.store import open_store
 from denograd_tasks.tables import put_bytes, read_table, to_frame
+
+if TYPE_CHECKING:
+    from denograd_engine.harm import Harm
 
 
 @stage(
@@ -42,6 +46,7 @@ def check_fidelity(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refin
     from denograd_engine.fidelity import measure_fidelity
     from denograd_engine.folds import first_half
     from denograd_engine.frames import Encoder
+    from denograd_engine.harm import harm
 
     store = open_store(settings.publish.root)
     observed = to_frame(read_table(store, snapshot.files[0].path))
@@ -54,6 +59,8 @@ def check_fidelity(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refin
     rows = ~first_half(observed, encoder.schema) if half else refined_last(read_table(store, refined.rows.path))
     fidelity = measure_fidelity(observed, proposed, encoder, rows)
     measured = [*_of_model(backbone, refined, settings), *of_fidelity(fidelity, settings)]
+    if not backbone.posterior and encoder.schema.series is None:
+        measured += _of_training(harm(observed, proposed, encoder), settings)
     judged_by = [settings.gates.model_dump(mode="json"), backbone.digest, *(["half"] if half else [])]
     suffix = digest_of(judged_by)[:12]
     folder = f"{settings.dataset}/evidence/{refined.attempt}/{suffix}"
@@ -89,6 +96,22 @@ def check_fidelity(snapshot: Snapshot, backbone: TrainedBackbone, refined: Refin
         fidelity=asdict(fidelity),
         half=half,
     )
+
+
+def _of_training(found: Harm | None, settings: Settings) -> list[Measured]:
+    """Is what is trained on the result worse for it? Nothing where there are too few rows to tell."""
+    if found is None:
+        return []
+    return [
+        bounded(
+            "harm",
+            found.ratio,
+            settings.gates.harm,
+            "error of a small model trained on the refined rows over that of one trained on the observed, on rows left "
+            f"out of both, with 99% confidence at least; the model that suffers most ({found.model})",
+            "declare columns.noise, so that rule posterior can be used, or raise refine.tau, so that less is moved",
+        )
+    ]
 
 
 def _of_model(backbone: TrainedBackbone, refined: Refined, settings: Settings) -> list[Measured]:
