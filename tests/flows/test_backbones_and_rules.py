@@ -112,7 +112,7 @@ def test_classes_stay_and_what_speaks_against_them_moves(
 ) -> None:
     data = tmp_path / "packets.parquet"
     pd.read_parquet(shared("rt_iot2022.parquet")).sample(4000, random_state=0).to_parquet(data)
-    settings = "backbone: {training: {epochs: 8}}\nrefine: {max_epochs: 20}\n"
+    settings = "backbone: {training: {epochs: 8}}\nrefine: {max_epochs: 20}\ngates: {harm: {max: null}}\n"
     result, refined = published(denograd, data, "{target: Attack_type, ignored: ['Unnamed: 0']}", settings)
     observed = pd.read_parquet(data)
     assert observed["Attack_type"].nunique() >= 10

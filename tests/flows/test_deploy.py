@@ -185,7 +185,7 @@ def test_parameters_are_the_configuration_and_explain_themselves(
     deployed = server.read_deployment_by_name("clean/readings")
     assert Settings.model_validate(deployed.parameters["settings"]) == load_settings(path)
     assert Path(deployed.parameters["settings"]["source"]).is_absolute()
-    assert "gates" not in deployed.parameters["settings"]
+    assert "input" not in deployed.parameters["settings"]
     schema = deployed.parameter_openapi_schema
     assert all(one["description"] for one in schema["properties"].values())
     for name in ("ColumnSettings", "SeriesSettings", "TrainingSettings", "RefineSettings", "ScheduleSettings"):

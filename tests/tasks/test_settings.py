@@ -109,6 +109,7 @@ def test_every_default():
             "std_ratio": {"min": 0.70, "max": 1.10, "severity": "error"},
             "correlation_change": {"min": None, "max": 0.10, "severity": "error"},
             "column_rho": {"min": 0.70, "max": None, "severity": "warning"},
+            "harm": {"min": None, "max": 1.02, "severity": "error"},
             "largest_correction": {"min": None, "max": 6.0, "severity": "warning"},
             "correction": {"min": 0.80, "max": 1.25, "severity": "warning"},
         },
