@@ -119,6 +119,9 @@ def parameters(settings: Settings) -> dict[str, Any]:
     plain = settings.model_dump(
         mode="json", exclude_defaults=True, exclude={"schedule", "watch", "work_pool", "notify"}
     )
+    # a bound of null is the default of a bound, but not of the gate
+    if "gates" in plain:
+        plain["gates"] = {name: settings.gates.model_dump(mode="json")[name] for name in plain["gates"]}
     plain["publish"] = {**plain.get("publish", {}), "root": settings.publish.root}
     plain["tracking"] = {"uri": settings.tracking.uri}
     return {"settings": plain}

@@ -43,7 +43,7 @@ def test_a_run_on_real_servers(folder: Path) -> None:
         config = folder / "denograd.yaml"
         config.write_text(
             "{dataset: readings, source: readings.parquet, columns: {target: y}, refine: {max_epochs: 5},"
-            " backbone: {training: {epochs: 10}}}"
+            " backbone: {training: {epochs: 10}}, gates: {harm: {max: null}}}"
         )
 
         def denograd(*arguments: object) -> subprocess.CompletedProcess[str]:
