@@ -46,6 +46,7 @@ class Column:
         minimum: Lower bound in the column's own unit, held in the output; None is unbounded.
         maximum: Upper bound, likewise.
         noise: Standard deviation of the measurement noise, in the column's own unit; None where it is not declared.
+        noise_correlation: Steps of a series over which that noise hangs together; 0 where it is independent.
         classes: Whether the column holds classes, told apart by their text.
         why: The reason for an inferred role, for people.
     """
@@ -57,6 +58,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     noise: float | None = None
+    noise_correlation: int = 0
     classes: bool = False
     why: str = ""
 
@@ -184,6 +186,37 @@ def with_noise(column: Column, noise: float) -> Column:
             where=where,
         )
     return replace(column, noise=noise)
+
+
+def with_noise_correlation(column: Column, steps: int, in_series: bool) -> Column:
+    """The column with the steps over which its noise hangs together.
+
+    Raises:
+        SchemaError: If the rows have no order, its noise is not declared, or the steps are none.
+    """
+    where = f"columns.noise_correlation.{column.name}"
+    if not in_series:
+        raise SchemaError(
+            f"the noise of column {column.name!r} cannot hang together: the rows of a table have no order",
+            expected="a series",
+            where=where,
+            remedy="remove it, or name the column of time stamps under series.time",
+        )
+    if column.noise is None:
+        raise SchemaError(
+            f"the noise of column {column.name!r} is not declared, and where it hangs together it cannot be estimated",
+            expected="its standard deviation, in the column's own unit",
+            where=where,
+            remedy=f"declare it, such as columns.noise: {{{column.name}: 0.5}}",
+        )
+    if steps < 1:
+        raise SchemaError(
+            f"the noise of column {column.name!r} must hang together over at least 1 step",
+            found=str(steps),
+            where=where,
+            remedy="remove it where the noise is independent",
+        )
+    return replace(column, noise_correlation=steps)
 
 
 def bounded(column: Column, minimum: float | None, maximum: float | None) -> Column:

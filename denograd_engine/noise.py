@@ -23,6 +23,8 @@ QUIETEST, LOUDEST = 1.0, 5.0
 """Heteroscedastic noise at the least and at the greatest cell of a column, relative to each other."""
 MEMORY = 0.9
 """Of autocorrelated noise: its correlation with that of the row before."""
+FORGOTTEN = 20
+"""Steps after which an eighth of that is left."""
 COARSE = np.array(
     [
         *(-0.010597401785, 0.032883011667, 0.030841381836, -0.187034811719),

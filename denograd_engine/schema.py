@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from denograd_engine.columns import Column, Role, bounded, declared_column, inferred_column, with_noise
+from denograd_engine.columns import (
+    Column,
+    Role,
+    bounded,
+    declared_column,
+    inferred_column,
+    with_noise,
+    with_noise_correlation,
+)
 from denograd_engine.errors import ConfigError, SchemaError
 
 if TYPE_CHECKING:
@@ -123,6 +131,7 @@ def infer_schema(
     bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
     series: Series | None = None,
     noise: Mapping[str, float] | None = None,
+    noise_correlation: Mapping[str, int] | None = None,
     task: Literal["regression", "classification"] | None = None,
 ) -> Schema:
     """Give every column a role: the declared one, else one inferred from its type and values.
@@ -139,6 +148,7 @@ def infer_schema(
         bounds: Lower and upper bound per refined column, in its own unit.
         series: The time axis, if the rows form series.
         noise: Standard deviation of the measurement noise of refined columns, in their own units.
+        noise_correlation: Steps over which that noise hangs together, of sensors that drift, in a series.
         task: Whether the target holds numbers or classes; None takes classes where it is not numeric.
 
     Raises:
@@ -152,10 +162,10 @@ def infer_schema(
     """
     targets = [target] if isinstance(target, str) else list(target)
     declared = _declared_roles(frame, targets, features, frozen, ignored, series)
-    bounds, noise = dict(bounds or {}), dict(noise or {})
-    for where, named in (("bounds", bounds), ("noise", noise)):
+    bounds, noise, noise_correlation = dict(bounds or {}), dict(noise or {}), dict(noise_correlation or {})
+    for where, named in (("bounds", bounds), ("noise", noise), ("noise_correlation", noise_correlation)):
         for name in named:
-            _require(frame, name, where)
+            _require(frame, name, f"columns.{where}")
     columns = []
     for name in frame.columns:
         values = frame[name]
@@ -166,6 +176,8 @@ def infer_schema(
             column = bounded(column, *bounds[name])
         if name in noise:
             column = with_noise(column, noise[name])
+        if name in noise_correlation:
+            column = with_noise_correlation(column, noise_correlation[name], series is not None)
         columns.append(column)
     schema = Schema(tuple(columns), series)
     if not schema.targets:

@@ -16,7 +16,7 @@ from pandas.api import types
 
 from denograd_engine.columns import Column, Role
 from denograd_engine.errors import ConfigError, TooFewRowsError
-from denograd_engine.noise import KINDS, add_noise
+from denograd_engine.noise import FORGOTTEN, KINDS, add_noise
 from denograd_engine.schema import Schema
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Noise:
     Attributes:
         kind: A name of `noise.KINDS`.
         std: As a share of each column's standard deviation.
-        known: Whether methods are told each column's noise.
+        known: Whether methods are told each column's noise, and in a series over how many steps it hangs together.
         told: What they are told over what it is: 1 is the truth.
     """
 
@@ -206,7 +206,10 @@ def contaminate(case: Case, noise: Noise, seed: int) -> Trial:
     columns = case.schema.columns
     if noise.known:
         told = {name: noise.told * std for name, std in spread.items()}
-        columns = tuple(replace(one, noise=told[one.name]) if one.name in told else one for one in columns)
+        steps = FORGOTTEN if noise.kind == "autocorrelated" and case.schema.series is not None else 0
+        columns = tuple(
+            replace(one, noise=told[one.name], noise_correlation=steps) if one.name in told else one for one in columns
+        )
     test_noisy = test_noisy.reset_index(drop=True)
     return Trial(
         Contaminated(train_noisy, _without(test_noisy, case.schema.targets), Schema(columns, case.schema.series)),
@@ -265,9 +268,9 @@ def _varies(values: pd.Series[Any], column: Column) -> bool:
 
 def _as_measured(column: Column, noisy: tuple[str, ...], varying: set[str]) -> Column:
     if column.name in noisy:
-        return replace(column, noise=None, integer=False)
+        return replace(column, noise=None, noise_correlation=0, integer=False)
     if column.role is Role.TARGET:
-        return replace(column, noise=None, refined=False)
+        return replace(column, noise=None, noise_correlation=0, refined=False)
     if column.role is Role.FEATURE:
         role = Role.FROZEN if column.name in varying else Role.IGNORED
         return Column(column.name, role, why="without noise" if column.name in varying else "constant")

@@ -93,6 +93,8 @@ class Task:
         ridge: Penalty with which the linear part predicts each of the P, shape (P,), one of `RIDGES`: at lag 0; it
             grows with 1 + |lag|.
         pseudocount: Of the effects of levels with which each of the P is predicted, one of `PSEUDOCOUNTS`.
+        correlation: Steps over which the noise of each of the P hangs together, 0 where it is independent: each is
+            predicted without its own column that near.
         apart: Whether features are refined without a look at the targets.
         faults: What is assumed of faulty cells; None if there are none.
     """
@@ -102,6 +104,7 @@ class Task:
     noise: Tensor
     ridge: Tensor
     pseudocount: tuple[float | None, ...] = NO_EFFECTS
+    correlation: tuple[int, ...] = (0,)
     apart: bool = False
     faults: Faults | None = None
 
@@ -127,10 +130,15 @@ class Task:
         views = [torch.ones_like(lag, dtype=torch.bool)]
         if contexts.runs is not None:
             views += [lag <= 0, lag >= 0, lag == 0]
-        in_cells = torch.arange(len(lag), device=lag.device) < len(contexts.lags) * cells
+        at = torch.arange(len(lag), device=lag.device)
+        in_cells, column = at < len(contexts.lags) * cells, at % cells
+        own = contexts.own.to(lag.device)[self.columns]
+        apart = torch.tensor(self.correlation, device=lag.device).expand(cells)[column[own], None]
+        kept = ((lag.abs() <= fit.near) | ~in_cells) & (apart == 0).all()
         return Shape(
-            own=contexts.own.to(lag.device)[self.columns],
-            kept=((lag.abs() <= fit.near) | ~in_cells).nonzero().squeeze(1),
+            own=own,
+            together=in_cells & (column == column[own, None]) & (lag.abs() <= apart),
+            kept=kept.nonzero().squeeze(1),
             views=torch.stack(views),
             noise=torch.cat([of_context, beside]),
             penalty=1 + lag.abs().double(),

@@ -34,7 +34,9 @@ class Shape:
 
     Attributes:
         own: Where the predicted cells are in a context, shape (P,).
-        kept: Which numbers of a context are handed on, cleaned, shape (n,).
+        together: What each is predicted without, itself among it, shape (P, D).
+        kept: Which numbers of a context are handed on, cleaned, shape (n,): none where noise hangs together, because
+            they would tell of the cells that a prediction is to do without.
         views: Parts of the context from which each cell is predicted, shape (V, D); the first is all of it.
         noise: Noise variance of each number of a context, shape (D,).
         penalty: Added to the variance of each, in units of the ridge, shape (D,).
@@ -43,6 +45,7 @@ class Shape:
     """
 
     own: Tensor
+    together: Tensor
     kept: Tensor
     views: Tensor
     noise: Tensor
@@ -159,18 +162,22 @@ class Gaussian:
             Shapes (patterns, V P + n, D) and (patterns, P, n).
         """
         views, own, kept, width = len(shape.views), len(shape.own), len(shape.kept), len(self.mean)
-        predictions = self.covariance.new_empty(views, len(patterns), own, width)
+        predictions = self.covariance.new_zeros(views, len(patterns), own, width)
         cleaned = self.covariance.new_empty(len(patterns), kept, width)
         how = torch.stack([shape.effects.to(shape.ridge), shape.ridge], dim=1)
         for one in torch.unique(how[torch.cat([shape.own, shape.kept])], dim=0):
             covariance = self.covariance[int(one[0])] + torch.diag(one[1] * shape.penalty.to(self.covariance))
             of_own, of_kept = ((how[some] == one).all(dim=1).nonzero().squeeze(1) for some in (shape.own, shape.kept))
             for number, view in enumerate(shape.views):
-                seen = patterns & view
-                precision = _precision(covariance, seen)
-                predictions[number][:, of_own] = _predictions(covariance, precision, seen, shape.own[of_own])
+                inside, place = view.nonzero().squeeze(1), view.cumsum(0) - 1
+                seen, which = torch.unique(patterns[:, inside], dim=0, return_inverse=True)
+                within = covariance[inside][:, inside]
+                precision = _precision(within, seen)
+                own_at, together = place[shape.own[of_own]], shape.together[of_own][:, inside]
+                found = _predictions(within, precision, seen, own_at, together)
+                predictions[number][:, of_own[:, None], inside] = found[which]
                 if number == 0:
-                    cleaned[:, of_kept] = _cleaned(covariance, precision, patterns, shape.kept[of_kept], shape.noise)
+                    cleaned[:, of_kept] = _cleaned(within, precision, seen, shape.kept[of_kept], shape.noise)[which]
         gain = cleaned[:, :, shape.own].transpose(1, 2)
         return torch.cat([*predictions, cleaned], dim=1).float(), gain.float()
 
@@ -209,17 +216,36 @@ def _cleaned(covariance: Tensor, precision: Tensor, patterns: Tensor, kept: Tens
     return torch.where(patterns[:, kept, None], observed, covariance[kept] @ precision)
 
 
-def _predictions(covariance: Tensor, precision: Tensor, patterns: Tensor, own: Tensor) -> Tensor:
-    """Coefficients of each own cell on the others, zero on itself, shape (patterns, P, D)."""
+def _predictions(covariance: Tensor, precision: Tensor, patterns: Tensor, own: Tensor, together: Tensor) -> Tensor:
+    """Coefficients of each own cell on the others, zero on what goes together with it, shape (patterns, P, D)."""
+    found = _from_others(covariance, precision, patterns, own)
+    for at in (together.sum(dim=1) > 1).nonzero().squeeze(1).tolist():
+        found[:, at] = _without(together[at].nonzero().squeeze(1), found[:, at], precision, patterns)
+    return found
+
+
+def _from_others(covariance: Tensor, precision: Tensor, patterns: Tensor, own: Tensor) -> Tensor:
+    """Coefficients of each own cell on all others, zero on itself, shape (patterns, P, D)."""
     diagonal = precision[:, own, own]
     from_others = -precision[:, own] / torch.where(diagonal > 0, diagonal, 1.0)[:, :, None]
     from_others[:, torch.arange(len(own)), own] = 0.0
     return torch.where(patterns[:, own, None], from_others, covariance[own] @ precision)
 
 
+def _without(block: Tensor, found: Tensor, precision: Tensor, patterns: Tensor) -> Tensor:
+    """These coefficients, shape (patterns, D), with those of a block of numbers handed on to what foretells it."""
+    absent = torch.diag_embed((~patterns[:, block]).to(precision))
+    foretold = -torch.linalg.solve(precision[:, block][:, :, block] + absent, precision[:, block])
+    foretold[:, :, block] = 0.0
+    handed_on: Tensor = found + (found[:, None, block] @ foretold)[:, 0]
+    return handed_on.index_fill(1, block, 0.0)
+
+
 def _precision(covariance: Tensor, patterns: Tensor) -> Tensor:
     """Inverse covariance of what is present, zero elsewhere, shape (patterns, D, D)."""
-    both = patterns[:, :, None] & patterns[:, None, :]
-    unit = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.where(both, covariance, unit)))
-    return torch.where(both, inverse, 0.0)
+    there = patterns.to(covariance)
+    present = (covariance * there[:, :, None]).mul_(there[:, None, :])
+    present.diagonal(dim1=1, dim2=2).add_(1 - there)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(present))
+    inverse.diagonal(dim1=1, dim2=2).mul_(there)
+    return inverse

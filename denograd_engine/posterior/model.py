@@ -157,15 +157,15 @@ def fit_posterior(
         known = _estimated(contexts, encoder) | declared
     levels = Levels()
     if contexts.runs is not None:
-        contexts = replace(contexts, lags=neighbourhood(max(contexts.runs)))
+        contexts = replace(contexts, lags=neighbourhood(max(contexts.runs), _correlation(schema)))
         left = torch.zeros_like(contexts.cells)
-        for held_out, over in _left_over(contexts, fit, [(RIDGES[0], None)]):
+        for held_out, over in _left_over(contexts, fit, [(RIDGES[0], None)], _correlation(schema)):
             left[held_out] = over[0]
         contexts = replace(contexts, lags=tuple(sorted(contexts.lags + seasonal_lags(contexts, left))))
     else:
         levels = Levels.fit(contexts.frozen, encoder.context_widths, contexts.cells)
         contexts = contexts.with_levels(levels)
-    stiffness, least = _stiffness(contexts, fit)
+    stiffness, least = _stiffness(contexts, fit, _correlation(schema))
     bounds = dict(zip(schema.cells, (least.sqrt().cpu().numpy() * encoder.spreads).tolist(), strict=True))
     noise = {name: min(std, MOST_NOISE**0.5 * bounds[name]) for name, std in known.items()}
     task = _task(encoder, noise, stiffness, fit, on)
@@ -199,22 +199,30 @@ def _task(
     faults = Faults.assumed(variance[columns]) if fit.faults else None
     ridges, pseudocounts = zip(*stiffness, strict=True)
     ridge = torch.tensor(ridges, dtype=torch.float64, device=device)
-    return Task(columns.to(device), targets, variance, ridge, pseudocounts, not informs, faults)
+    correlation = _correlation(encoder.schema)
+    return Task(columns.to(device), targets, variance, ridge, pseudocounts, correlation, not informs, faults)
 
 
-def _stiffness(contexts: Contexts, fit: Fit) -> tuple[list[tuple[float, float | None]], Tensor]:
+def _correlation(schema: Schema) -> tuple[int, ...]:
+    return tuple(schema[name].noise_correlation for name in schema.cells)
+
+
+def _stiffness(
+    contexts: Contexts, fit: Fit, correlation: tuple[int, ...]
+) -> tuple[list[tuple[float, float | None]], Tensor]:
     """For each cell column the ridge and the pseudocount with the least held-out error, and that mean square, shape
     (P,).
     """
     tried = [(ridge, one) for one in (PSEUDOCOUNTS if contexts.level_count else NO_EFFECTS) for ridge in RIDGES]
-    squares = [over.square().sum(dim=1, dtype=torch.float64) for _, over in _left_over(contexts, fit, tried)]
+    parts = _left_over(contexts, fit, tried, correlation)
+    squares = [over.square().sum(dim=1, dtype=torch.float64) for _, over in parts]
     errors = torch.stack(squares).sum(dim=0) / contexts.present.sum(dim=0).clamp_min(1)
     least, chosen = errors.min(dim=0)
     return [tried[at] for at in chosen.tolist()], least
 
 
 def _left_over(
-    contexts: Contexts, fit: Fit, tried: list[tuple[float, float | None]]
+    contexts: Contexts, fit: Fit, tried: list[tuple[float, float | None]], correlation: tuple[int, ...]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Parts of the items, and for each ridge and pseudocount what the linear part, fitted on the others, predicts of
     each cell column less what was observed, zero where missing, shape (tried, items, P).
@@ -223,7 +231,8 @@ def _left_over(
     silent = torch.zeros_like(contexts.cells[0])
     pseudocounts, asked = tuple(dict.fromkeys(one for _, one in tried)), []
     for ridge, pseudocount in tried:
-        shape = Task(columns, (), silent, torch.full_like(silent, ridge, dtype=torch.float64)).shape(contexts, fit)
+        ridges = torch.full_like(silent, ridge, dtype=torch.float64)
+        shape = Task(columns, (), silent, ridges, correlation=correlation).shape(contexts, fit)
         effects = torch.full_like(shape.effects, pseudocounts.index(pseudocount))
         asked.append(replace(shape, views=shape.views[:1], kept=shape.kept[:0], effects=effects))
     for held_out, others in inner(contexts, items, LINEAR_PARTS, fit.seed):

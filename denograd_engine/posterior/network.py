@@ -13,6 +13,14 @@ NARROWEST, WIDEST = -4.0, 3.0
 """Logarithms of a component's standard deviation, in units of what the linear part leaves open."""
 
 
+def _reading(kept: int, hidden: int, bias: bool = True) -> nn.Linear:
+    """A layer that reads so many numbers: also none, which torch would warn of."""
+    layer = nn.Linear(max(1, kept), hidden, bias)
+    if not kept:
+        layer.weight = nn.Parameter(layer.weight[:, :0].detach())
+    return layer
+
+
 class BlindNet(nn.Module):
     """A residual network that sees the cleaned context of a cell without the cell itself.
 
@@ -21,7 +29,7 @@ class BlindNet(nn.Module):
 
     Args:
         cells: Predicted cells of an item, P.
-        kept: Numbers of a cleaned context, n.
+        kept: Numbers of a cleaned context, n: none where noise hangs together from step to step.
         views: Linear predictions of each cell, V.
         hidden: Units of each layer.
         depth: Residual blocks.
@@ -34,8 +42,8 @@ class BlindNet(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.first = nn.Linear(kept, hidden)
-        self.absent = nn.Linear(kept, hidden, bias=False)
+        self.first = _reading(kept, hidden)
+        self.absent = _reading(kept, hidden, bias=False)
         self.which = nn.Parameter(0.3 * torch.randn(cells, hidden))
         self.said = nn.Parameter(0.3 * torch.randn(cells, views, hidden))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(depth + 1))

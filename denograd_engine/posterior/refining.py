@@ -46,8 +46,9 @@ class Cleaned:
             `residual_after` (what the context says of the target less the target, the largest; missing where it is or
             does not move) and `correction` (Euclidean length over the row's cells).
         columns: One line a refined column: the std of its errors, `noise`, the posterior `std` (root mean square) and
-            the `correction` (root mean square), all in its unit; `expected`, the correction that the errors and the
-            posterior imply; and `faults`, the number of its cells that are probably faulty.
+            the `correction` (root mean square), all in its unit; `expected`, the correction that the posterior and the
+            errors imply, with all noise that was declared; and `faults`, the number of its cells that are probably
+            faulty.
         totals: The whole in a few numbers; `eta` is the mean length of the step towards what the context says.
     """
 
@@ -248,7 +249,11 @@ def _by_column(model: Posterior, whole: _Slim, strength: float) -> pd.DataFrame:
     count = np.maximum(whole.touched.sum(axis=0), 1)
     claimed = np.sqrt(np.nansum(np.square(whole.std, dtype=np.float64), axis=0) / count) * units
     correction = np.sqrt(np.square(whole.shift, dtype=np.float64).sum(axis=0) / count) * units
-    expected = strength * np.sqrt(np.maximum(model.errors**2 - claimed**2, 0.0))
+    told = [model.encoder.schema[name].noise or 0.0 for name in names]
+    cut_off = [
+        max(0.0, std**2 - (model.columns[name].noise or 0.0) ** 2) for name, std in zip(names, told, strict=True)
+    ]
+    expected = strength * np.sqrt(np.maximum(model.errors**2 + cut_off - claimed**2, 0.0))
     faults = whole.faulty.sum(axis=0)
     found = {"noise": model.errors, "std": claimed, "correction": correction, "expected": expected, "faults": faults}
     return pd.DataFrame(found, index=pd.Index(names, name="column"))

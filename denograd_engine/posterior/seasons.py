@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ NEIGHBOURS = 12
 """Steps on either side that every context holds."""
 FURTHEST = 400
 """Lag beyond which none is looked for: more than two weeks of hours, a year of days."""
+BEYOND = (1, 2, 3, 4, 6, 8, 12)
+"""Steps beyond those over which noise hangs together that a context holds as well."""
 GROUPS = 6
 """Distant lags at most; the strongest brings its two neighbours along."""
 EVIDENT = 12.0
@@ -19,10 +23,18 @@ SHORTEST = 4
 """A series is at least so many times as long as its furthest lag."""
 
 
-def neighbourhood(longest_run: int) -> tuple[int, ...]:
-    """The near lags, -12 to 12 where the series is long enough."""
-    near = max(1, min(NEIGHBOURS, (longest_run - 1) // SHORTEST))
-    return tuple(range(-near, near + 1))
+def neighbourhood(longest_run: int, correlation: Iterable[int] = ()) -> tuple[int, ...]:
+    """The near lags, -12 to 12 where the series is long enough, and some beyond those over which noise hangs together.
+
+    Args:
+        longest_run: Steps without a break.
+        correlation: Steps over which the noise of each column hangs together, 0 where it is independent.
+    """
+    furthest = max(1, (longest_run - 1) // SHORTEST)
+    near = set(range(min(NEIGHBOURS, furthest) + 1))
+    beyond = {steps + more for steps in correlation if steps for more in BEYOND}
+    lags = near | {lag for lag in beyond if lag <= furthest}
+    return tuple(sorted(lags | {-lag for lag in lags}))
 
 
 def seasonal_lags(contexts: Contexts, left: Tensor) -> tuple[int, ...]:

@@ -180,6 +180,8 @@ def _text(data: Path, output: Path, dataset: str, frame: pd.DataFrame, rows: int
     if schema.series is not None:
         series = schema.series
         lines += [
+            "  # Steps over which that noise hangs together, of a sensor that drifts. Example:",
+            "  # noise_correlation: {" + _scalar(schema.refined[0]) + ": 12}",
             "",
             "series:",
             f"  time: {_scalar(series.time)}",

@@ -221,16 +221,21 @@ def adopt_posterior(uri: str, version: ModelVersion, folder: Path, schema: Schem
     if before != now:
         raise ConfigError(
             f"the model {version.uri} takes out other noise",
-            expected=_listed([f"{name}: {std:g}" for name, std in before.items()]),
-            found=_listed([f"{name}: {std:g}" for name, std in now.items()]),
+            expected=_listed([_in_words(*one) for one in before]),
+            found=_listed([_in_words(*one) for one in now]),
             where="columns.noise",
             remedy="declare the noise as it was, or train a model on these data",
         )
     return replace(model, encoder=_agreed(model.encoder, schema, version))
 
 
-def _declared(schema: Schema) -> dict[str, float]:
-    return {name: std for name in schema.refined if (std := schema[name].noise) is not None}
+def _declared(schema: Schema) -> list[tuple[str, float, int]]:
+    columns = [schema[name] for name in schema.refined]
+    return [(one.name, one.noise, one.noise_correlation) for one in columns if one.noise is not None]
+
+
+def _in_words(name: str, std: float, steps: int) -> str:
+    return f"{name}: {std:g}" + (f" over {steps} steps" if steps else "")
 
 
 def _fetch(uri: str, version: ModelVersion, folder: Path) -> None:

@@ -129,8 +129,9 @@ def model_of(manifest: Manifest, settings: Settings, run_id: str) -> TrainedBack
 def steps_to_settle(schema: Schema, lags: Sequence[int] | None) -> int:
     """Steps that must come after one before it is refined for the last time; 0 in tables.
 
-    Of a posterior model, as far as its near context reaches: distant, seasonal lags are not waited for. Of a network,
-    the windows that show or predict the step: `window + future - 1`.
+    Of a posterior model, as far as its near context reaches, counted from where noise that hangs together ends:
+    distant, seasonal lags are not waited for. Of a network, the windows that show or predict the step:
+    `window + future - 1`.
 
     Args:
         schema: Of the model.
@@ -140,12 +141,18 @@ def steps_to_settle(schema: Schema, lags: Sequence[int] | None) -> int:
     >>> hourly = Schema((), Series("time", window=24))
     >>> steps_to_settle(hourly, None), steps_to_settle(hourly, [-24, -2, -1, 0, 1, 2, 24])
     (24, 2)
+    >>> from denograd_engine.columns import Column, Role
+    >>> drifting = Schema((Column("level", Role.FEATURE, noise_correlation=3),), Series("time"))
+    >>> steps_to_settle(drifting, [-5, -4, -2, -1, 0, 1, 2, 4, 5, 24])
+    5
     """
     if schema.series is None:
         return 0
     if lags is None:
         return schema.series.span - 1
-    return next(ahead - 1 for ahead in range(1, len(lags) + 1) if ahead not in lags)
+    near = next(ahead - 1 for ahead in range(1, len(lags) + 1) if ahead not in lags)
+    correlation = max((column.noise_correlation for column in schema.columns), default=0)
+    return max(lag for lag in lags if lag <= correlation + near)
 
 
 def unsettled(frame: pd.DataFrame, schema: Schema, steps: int) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ def schema_of(frame: pd.DataFrame, settings: Settings) -> Schema:
         bounds=columns.bounds,
         series=series,
         noise=columns.noise,
+        noise_correlation=columns.noise_correlation,
         task=columns.task,
     )
 

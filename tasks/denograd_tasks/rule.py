@@ -100,7 +100,7 @@ def conflict_in(settings: Settings) -> Conflict | None:
     """The first setting that has no meaning for the rule."""
     chosen, refine = chosen_rule(settings), settings.refine
     if not chosen.posterior:
-        return _needs_posterior(refine, chosen)
+        return _needs_posterior(settings, chosen)
     network = _set(settings.backbone)
     if network:
         return Conflict(
@@ -146,8 +146,15 @@ def key_conflict(settings: Settings) -> Conflict | None:
     return None
 
 
-def _needs_posterior(refine: RefineSettings, chosen: Chosen) -> Conflict | None:
-    asked = [name for name in _set(refine) if name in OF_POSTERIORS]
+def _needs_posterior(settings: Settings, chosen: Chosen) -> Conflict | None:
+    if settings.columns.noise_correlation:
+        return Conflict(
+            f"columns.noise_correlation: only rule {POSTERIOR} heeds how noise hangs together",
+            f"rule {POSTERIOR}",
+            f"rule {chosen}",
+            f"use refine.rule: {POSTERIOR}, or remove it",
+        )
+    asked = [name for name in _set(settings.refine) if name in OF_POSTERIORS]
     if not asked:
         return None
     return Conflict(

@@ -86,6 +86,9 @@ class ColumnSettings(_Section):
     noise: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Standard deviation of the noise of refined columns, in their own units."
     )
+    noise_correlation: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="Steps over which the noise hangs together, of drifting sensors in a series."
+    )
     task: Literal["regression", "classification"] | None = Field(
         None, description="What the target holds. Default: classes where it is text, true or false, or a category."
     )

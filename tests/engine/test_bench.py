@@ -24,6 +24,7 @@ from denograd_engine.bench.ranks import rank
 from denograd_engine.bench.results import BLOCK, Results, gather
 from denograd_engine.bench.runner import run
 from denograd_engine.errors import ConfigError, DataError, DenogradError
+from denograd_engine.noise import FORGOTTEN
 
 OWN = """
 from denograd_engine.bench.case import Denoised
@@ -123,6 +124,15 @@ def test_the_noise_has_the_size_that_methods_are_told(table):
     unknown = contaminate(table, Noise(std=0.3, known=False), 1)
     assert all(unknown.schema[name].noise is None for name in table.noisy)
     pd.testing.assert_frame_equal(unknown.given.train, trial.given.train)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("gaussian", 0), ("autocorrelated", FORGOTTEN)])
+def test_methods_are_told_over_how_many_steps_the_noise_of_a_series_hangs_together(table, series, kind, steps):
+    for case, told in ((series, steps), (table, 0)):
+        trial = contaminate(case, Noise(kind, 0.3), 1)
+        assert {trial.schema[name].noise_correlation for name in case.noisy} == {told}
+        unknown = contaminate(case, Noise(kind, 0.3, known=False), 1)
+        assert not any(unknown.schema[name].noise_correlation for name in case.noisy)
 
 
 def test_noise_goes_where_it_is_declared_and_other_features_are_frozen():

@@ -12,6 +12,7 @@ import torch
 
 from denograd_engine import Series, add_gaussian_noise, infer_schema, recovery
 from denograd_engine.errors import ConfigError, SchemaError, TooFewRowsError
+from denograd_engine.noise import FORGOTTEN, add_noise
 from denograd_engine.posterior.fitting import RIDGES, Fit
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
@@ -251,6 +252,27 @@ class TestSeries:
         others = (noisy["site"] == "n").to_numpy()
         shifted = clean(loud, model, "cpu").frame
         pd.testing.assert_frame_equal(shifted[others][names], result.frame[others][names])
+
+    def test_noise_of_sensors_that_drift_is_taken_out_where_it_is_declared(self):
+        truth, names = waves(1200), ["a", "b", "y"]
+        noisy = add_noise(truth, names, NOISE, seed=0, kind="autocorrelated")
+        steps = dict.fromkeys(names, FORGOTTEN)
+        schema = roles(truth, names, series=Series("time"), noise_correlation=steps)
+        model = fit_posterior(noisy, schema, QUICK, "cpu")
+        result = clean(noisy, model, "cpu")
+        assert recovery(truth, noisy, result.frame, ["a", "b"], ["y"]).cells < 0.6
+        inside = (result.frame[names] - truth[names]).abs() <= 1.645 * result.std
+        assert 0.8 <= inside.to_numpy().mean() <= 0.97
+        assert (result.columns["correction"] / result.columns["expected"]).between(0.8, 1.25).all()
+        again = clean(noisy, from_plain(*to_plain(model), model.encoder), "cpu").frame
+        pd.testing.assert_frame_equal(again, result.frame)
+
+    def test_where_it_is_not_declared_to_hang_together_the_correction_tells(self):
+        truth, names = waves(1200), ["a", "b", "y"]
+        noisy = add_noise(truth, names, NOISE, seed=0, kind="autocorrelated")
+        model = fit_posterior(noisy, roles(truth, names, series=Series("time")), QUICK, "cpu")
+        columns = clean(noisy, model, "cpu").columns
+        assert (columns["correction"] < 0.8 * columns["expected"]).all()
 
     def test_the_newest_steps_need_no_target(self):
         truth = waves()

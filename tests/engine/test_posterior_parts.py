@@ -30,9 +30,9 @@ def correlated(rows, columns, seed=0):
     return generator.normal(size=(rows, columns)) @ generator.normal(size=(columns, columns)) + 1.0
 
 
-def task_of(columns, noise=0.1, targets=(), ridge=0.03):
+def task_of(columns, noise=0.1, targets=(), ridge=0.03, correlation=(0,)):
     ridges = torch.as_tensor(ridge).broadcast_to((columns,))
-    return Task(torch.arange(columns), targets, torch.full((columns,), noise), ridges)
+    return Task(torch.arange(columns), targets, torch.full((columns,), noise), ridges, correlation=correlation)
 
 
 def conditional(mean, covariance, x, of, given):
@@ -73,6 +73,23 @@ class TestLinearPart:
                 given = [at for at in range(5) if at != cell and at not in hidden]
                 expected = conditional(mean, covariance, data[row], cell, given)
                 assert float(blind.predicted[row, 0, cell]) == pytest.approx(expected, abs=2e-4)
+
+    @pytest.mark.parametrize("gaps", [(), (0,), (1, 5)])
+    def test_where_noise_hangs_together_a_cell_is_predicted_without_its_own_column_nearby(self, gaps):
+        lags, steps = (-3, -1, 0, 1, 3), 90
+        data, present = correlated(steps, 2), np.ones((steps, 2), dtype=bool)
+        present[[40 + lags[gap // 2] for gap in gaps], [gap % 2 for gap in gaps]] = False
+        contexts = contexts_of(data, present=present, runs=(steps,), lags=lags)
+        linear = Gaussian.fit(contexts, torch.arange(steps))
+        shape = task_of(2, ridge=0.0, correlation=(1, 0)).shape(contexts, Fit())
+        assert not len(shape.kept)
+        blind = linear.blind(contexts, torch.tensor([40]), shape)
+        x, seen = contexts.gather(torch.tensor([40]))
+        mean, covariance = linear.mean.numpy(), linear.covariance[0].numpy()
+        for cell, hidden in ((0, (2, 4, 6)), (1, (5,))):
+            given = [at for at in range(10) if at not in hidden and bool(seen[0, at])]
+            expected = conditional(mean, covariance, x[0].numpy(), 4 + cell, given)
+            assert float(blind.predicted[0, 0, cell]) == pytest.approx(expected, abs=2e-4)
 
     def test_the_cleaned_context_is_the_posterior_mean_under_the_noise(self):
         data, noise = correlated(300, 4), 0.3
@@ -127,6 +144,23 @@ class TestLinearPart:
 
 
 class TestBlindSpot:
+    def test_nothing_of_what_is_said_of_a_cell_depends_on_cells_whose_noise_it_shares(self):
+        torch.manual_seed(0)
+        options, data = {"runs": (120,), "lags": tuple(range(-6, 7))}, correlated(120, 3)
+        contexts, task = contexts_of(data, **options), task_of(3, correlation=(0, 4, 0))
+        shape = task.shape(contexts, Fit())
+        network = BlindNet(3, 0, len(shape.views), 16, 2, 0.0, 3)
+        torch.nn.init.normal_(network.out, std=0.5)
+        member = Member(Gaussian.fit(contexts, torch.arange(120)), network, torch.ones(3))
+        before = member.mixture(contexts, torch.tensor([60]), shape, task)
+        data[56:65, 1] += 3.0
+        near = member.mixture(contexts_of(data, **options), torch.tensor([60]), shape, task)
+        data[65, 1] += 3.0
+        far = member.mixture(contexts_of(data, **options), torch.tensor([60]), shape, task)
+        torch.testing.assert_close(near.mean[0, :, 1], before.mean[0, :, 1], atol=2e-4, rtol=2e-4)
+        assert (near.mean[0, :, [0, 2]] - before.mean[0, :, [0, 2]]).abs().max() > 1e-3
+        assert (far.mean[0, :, 1] - near.mean[0, :, 1]).abs().max() > 1e-3
+
     @pytest.mark.parametrize("kind", ["table", "series"])
     def test_what_is_said_of_a_cell_does_not_depend_on_it(self, kind):
         torch.manual_seed(0)
@@ -294,3 +328,9 @@ class TestSeasons:
 
     def test_short_runs_have_short_neighbourhoods(self):
         assert neighbourhood(9) == (-2, -1, 0, 1, 2)
+
+    def test_where_noise_hangs_together_there_are_steps_beyond(self):
+        plain, further = neighbourhood(1000), neighbourhood(1000, (0, 20, 20))
+        assert plain == neighbourhood(1000, (0, 0)) == tuple(range(-12, 13))
+        assert set(further) - set(plain) == {side * (20 + more) for side in (-1, 1) for more in (1, 2, 3, 4, 6, 8, 12)}
+        assert max(neighbourhood(100, (20,))) == 24

@@ -196,7 +196,7 @@ class TestMistakes:
         [
             ({"features": ["q"]}, "columns.feature"),
             ({"ignored": ["q"]}, "columns.ignored"),
-            ({"bounds": {"q": (0, 1)}}, "bounds"),
+            ({"bounds": {"q": (0, 1)}}, "columns.bounds"),
             ({"series": Series("q")}, "series.time"),
             ({"series": Series("x", ("q",))}, "series.entity"),
         ],
@@ -315,7 +315,37 @@ class TestNoise:
             infer_schema(frame, "kind", noise={"kind": 1.0})
 
     def test_of_a_column_that_is_not_there(self):
-        self.refused({"q": 1.0}, "there is no column 'q'", where="noise")
+        self.refused({"q": 1.0}, "there is no column 'q'", where="columns.noise")
+
+
+class TestNoiseThatHangsTogether:
+    SERIES = Series("t")
+
+    def frame(self):
+        return frame_of(x=MEASURED).assign(t=pd.date_range("2024-01-01", periods=len(MEASURED), freq="h"))
+
+    def test_is_part_of_the_schema(self):
+        schema = infer_schema(self.frame(), "y", series=self.SERIES, noise={"x": 0.3}, noise_correlation={"x": 12})
+        assert [schema[name].noise_correlation for name in ("x", "y")] == [12, 0]
+
+    @pytest.mark.parametrize(
+        ("listed", "words"),
+        [
+            ({"noise": {"x": 1.0}}, ("the rows of a table have no order", "series.time")),
+            ({"series": SERIES}, ("is not declared", "cannot be estimated", "columns.noise: {x: 0.5}")),
+            ({"series": SERIES, "noise": {"x": 1.0}, "noise_correlation": {"x": 0}}, ("at least 1 step", "found: 0")),
+        ],
+    )
+    def test_what_has_no_meaning_is_refused(self, listed, words):
+        with pytest.raises(SchemaError) as caught:
+            infer_schema(self.frame(), "y", **{"noise_correlation": {"x": 3}, **listed})
+        assert caught.value.where == "columns.noise_correlation.x"
+        assert all(word in str(caught.value) for word in words)
+
+    def test_there_must_be_such_a_column(self):
+        with pytest.raises(SchemaError, match="there is no column 'q'") as caught:
+            infer_schema(self.frame(), "y", series=self.SERIES, noise_correlation={"q": 3})
+        assert caught.value.where == "columns.noise_correlation"
 
 
 class TestTask:

@@ -250,6 +250,11 @@ def test_a_model_refines_without_training_whatever_it_is_named_by(
     if rule == "posterior":
         weights = [one["model"]["files"][0]["sha256"] for one in (first, second)]
         assert weights[0] == weights[1]
+        louder = {name: 2 * std for name, std in changes["columns"]["noise"].items()}
+        other = {**changes, "columns": {**changes["columns"], "noise": louder}}
+        refused = denograd("run", files(numbered(200, 300, seed=1), **other), "--model", "readings@1")
+        assert refused.code != 0
+        assert "takes out other noise" in refused.err
     assert denograd("verify", "readings", "--all").code == 0
 
 

@@ -100,6 +100,15 @@ def test_a_table_needs_declared_noise():
     assert "none is declared" in refusal(columns={"target": "y"}, refine={"rule": "posterior"}).problem
 
 
+@pytest.mark.parametrize("changes", [{"refine": {"rule": "denograd"}}, {"backbone": {"kind": "lstm"}}])
+def test_only_posteriors_heed_how_noise_hangs_together(changes):
+    columns = {"columns": {**NOISY, "noise_correlation": {"a": 12}}, "series": {"time": "t"}}
+    error = refusal(**columns, **changes)
+    assert error.problem.startswith("columns.noise_correlation: only rule posterior")
+    assert "denograd" in error.found
+    assert chosen_rule(settings(**columns)).posterior
+
+
 @pytest.mark.parametrize("name", ["uncertainty", "draw", "faults"])
 def test_only_posteriors_have_uncertainties(name):
     for changes in ({"refine": {"rule": "denograd"}, "columns": {"target": "y"}}, {"backbone": {"kind": "mlp"}}):

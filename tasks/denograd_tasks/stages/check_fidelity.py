@@ -138,6 +138,7 @@ def _of_model(backbone: TrainedBackbone, refined: Refined, settings: Settings) -
             settings.gates.correction,
             "root mean squared correction over what noise and posterior imply, the column furthest from 1"
             + (f" ({worst})" if worst else ""),
-            "look at that column in the report: the model is too sure of it, or its noise is not as declared",
+            "look at that column in the report: the model is too sure of it, or its noise is not as declared: there is "
+            "less of it, or, in a series, it hangs together over neighbouring steps (columns.noise_correlation)",
         )
     ]
