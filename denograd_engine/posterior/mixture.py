@@ -30,6 +30,15 @@ class Mixture:
         """The same with each column's variances multiplied, shape (P,)."""
         return Mixture(self.weight, self.mean, self.variance * factor)
 
+    def single(self, which: Tensor) -> Mixture:
+        """The same with these columns, shape (P,), counted by their mean and variance alone.
+
+        Each of their components is then the same Gaussian, so that the posterior mean is linear in the measurement.
+        """
+        share, mean = self.weight.exp(), self.expected()[:, None]
+        variance = (share * (self.variance + (self.mean - mean).square())).sum(dim=1, keepdim=True)
+        return Mixture(self.weight, torch.where(which, mean, self.mean), torch.where(which, variance, self.variance))
+
     def expected(self) -> Tensor:
         """The mean of each cell before it is looked at, shape (items, P)."""
         return (self.weight.exp() * self.mean).sum(dim=1)

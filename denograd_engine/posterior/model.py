@@ -16,6 +16,7 @@ from denograd_engine.frames import Encoder
 from denograd_engine.noise import estimate_noise
 from denograd_engine.posterior.calibration import Trust, calibrate, evened, likeliest, risk
 from denograd_engine.posterior.contexts import Contexts
+from denograd_engine.posterior.departures import Departure, Departures, departures
 from denograd_engine.posterior.faults import Faults, stuck
 from denograd_engine.posterior.fitting import RIDGES, CrossFit, Fit, Member, Task, cross_fit
 from denograd_engine.posterior.folds import inner
@@ -51,6 +52,7 @@ class ColumnFit:
         ridge: Penalty with which the linear part predicts it, standardised.
         pseudocount: Rows that the effects of the frozen columns' levels on it are held back by; None if they have none.
         faults: Share of its cells that are faulty; None if none are looked for.
+        departure: How its noise evidently departs from Gaussian noise alike for all cells; None where it does not.
     """
 
     noise: float | None
@@ -61,6 +63,7 @@ class ColumnFit:
     ridge: float
     pseudocount: float | None = None
     faults: float | None = None
+    departure: Departure | None = None
 
 
 @dataclass(frozen=True)
@@ -251,14 +254,16 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
     observed, present = contexts.cells[:, task.columns], contexts.present[:, task.columns]
     variance, faults = task.noise[task.columns], None
     if task.faults is None:
-        factor, off = calibrate(fitted.mixture, observed, present, variance)
-        widened = fitted.mixture.widened(factor)
-        error, _ = risk(widened, observed, present, variance)
-        trust = Trust(factor, off, *evened(widened, observed, present, variance))
+        departed = departures(fitted.mixture, observed, present, variance)
+        believed, each = departed.believed(fitted.mixture, variance)
+        factor, off = calibrate(believed, observed, present, each, less=departed.heavy & ~departed.uneven)
+        widened = believed.widened(factor)
+        error, _ = risk(widened, observed, present, each)
+        trust = Trust(departed, factor, off, *evened(widened, observed, present, variance, each))
     else:
         faults = task.faults.learnt(fitted.mixture, observed, present, variance)
         factor, none = likeliest(fitted.mixture, observed, present, variance, faults), torch.zeros_like(variance)
-        trust = Trust(factor, off=torch.ones_like(variance), typical=none, evened=none)
+        trust = Trust(Departures.none(variance), factor, off=torch.ones_like(variance), typical=none, evened=none)
         widened = fitted.mixture.widened(factor)
         both, errors = faults.split(widened, variance)
         error = _mean_square(both.posterior(observed, errors)[1].sqrt(), present)
@@ -269,9 +274,12 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
     skill = 1 - _mean_square(away, present) / _mean_square(centred, present)
     names = unfitted.encoder.schema.cells
     columns = dict(unfitted.columns)
+    kinds = trust.departures.kinds()
     for at, name in enumerate(names[column] for column in task.columns.tolist()):
         share = None if faults is None else float(faults.rate[at])
-        columns[name] = replace(columns[name], skill=float(skill[at]), gain=float(gain[at]), faults=share)
+        columns[name] = replace(
+            columns[name], skill=float(skill[at]), gain=float(gain[at]), faults=share, departure=kinds[at]
+        )
     return replace(
         unfitted,
         columns=columns,

@@ -197,11 +197,11 @@ def _refined(contexts: Contexts, model: Posterior, generator: torch.Generator | 
     for number, member in enumerate(model.members):
         assert model.trust is not None
         for part in torch.split((fold == number).nonzero().squeeze(1), TOGETHER):
-            mixture = member.mixture(evidence, part, shape, task).widened(model.trust.factor)
+            mixture, errors = model.trust.believed(member.mixture(evidence, part, shape, task), noise)
             observed, present = contexts.cells[part][:, task.columns], contexts.present[part][:, task.columns]
             touched = present & helped
             into = (part[:, None], task.columns)
-            expected, errors = mixture.expected(), noise
+            expected = mixture.expected()
             if model.faults is not None:
                 wrong = doubted[into]
                 suspicion[into] = torch.where(wrong, 1.0, model.faults.suspicion(mixture, observed, noise))

@@ -11,6 +11,7 @@ from torch import Tensor
 from denograd_engine.errors import ConfigError
 from denograd_engine.frames import Encoder
 from denograd_engine.posterior.calibration import Trust
+from denograd_engine.posterior.departures import Departures
 from denograd_engine.posterior.faults import Faults
 from denograd_engine.posterior.fitting import Fit, Member
 from denograd_engine.posterior.gaussian import Gaussian
@@ -28,7 +29,11 @@ def to_plain(model: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "refined": list(model.refined),
         "levels": {"widths": list(model.levels.widths), "pairs": list(model.levels.pairs)},
     }
-    tensors = {} if model.trust is None else {f"trust.{name}": values for name, values in vars(model.trust).items()}
+    tensors: dict[str, Tensor] = {}
+    if model.trust is not None:
+        departed = vars(model.trust.departures)
+        tensors |= {f"trust.{name}": values for name, values in vars(model.trust).items() if name != "departures"}
+        tensors |= {f"departures.{name}": values for name, values in departed.items()}
     tensors |= {f"edges.{at}": edges for at, edges in enumerate(model.levels.edges)}
     if model.faults is not None:
         tensors |= {"faults.rate": model.faults.rate, "faults.size": model.faults.size}
@@ -64,13 +69,19 @@ def from_plain(
             refined=tuple(plain["refined"]),
             levels=_levels(plain["levels"], there),
             members=members,
-            trust=Trust(*(there[f"trust.{one.name}"] for one in fields(Trust))) if members else None,
+            trust=_trust(there) if members else None,
             faults=Faults(there["faults.rate"], there["faults.size"]) if fit.faults else None,
         )
     except (KeyError, TypeError, RuntimeError, IndexError) as error:
         raise ConfigError(
             "the stored model is damaged, or of another version", found=type(error).__name__, where="model"
         ) from None
+
+
+def _trust(tensors: dict[str, Tensor]) -> Trust:
+    departed = Departures(*(tensors[f"departures.{one.name}"] for one in fields(Departures)))
+    _, *others = fields(Trust)
+    return Trust(departed, *(tensors[f"trust.{one.name}"] for one in others))
 
 
 def _levels(plain: dict[str, Any], tensors: dict[str, Tensor]) -> Levels:

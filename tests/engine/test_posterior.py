@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import torch
 from denograd_engine import Series, add_gaussian_noise, infer_schema, recovery
 from denograd_engine.errors import ConfigError, SchemaError, TooFewRowsError
 from denograd_engine.noise import FORGOTTEN, add_noise
+from denograd_engine.posterior.departures import Departure
 from denograd_engine.posterior.fitting import RIDGES, Fit
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
@@ -176,6 +178,22 @@ class TestFitting:
         frame = factors()
         model = fit_posterior(frame, roles(frame, names=["a"], spread=5.0), QUICK, "cpu")
         assert model.columns["a"].noise <= model.columns["a"].bound < 0.5 * frame["a"].std()
+
+    @pytest.mark.parametrize(("kind", "evident"), [("gaussian", (0, 0)), ("laplace", (3, 5))])
+    def test_heavy_tails_of_the_noise_are_found_and_do_not_pass_for_signal(self, kind, evident):
+        truth = factors(1500)
+        noisy = add_noise(truth, NAMES, NOISE, seed=1, kind=kind)
+        model = fit_posterior(noisy, roles(truth), QUICK, "cpu")
+        found = [model.columns[name].departure for name in NAMES]
+        assert set(found) <= {None, Departure.HEAVY}
+        assert evident[0] <= found.count(Departure.HEAVY) <= evident[1]
+        plain, tensors = to_plain(model)
+        again = from_plain(json.loads(json.dumps(plain)), tensors, model.encoder)
+        assert [again.columns[name].departure for name in NAMES] == found
+        result = clean(noisy, again, "cpu")
+        assert recovery(truth, noisy, result.frame, NAMES[:4], ["y"]).features < 0.8
+        within = (result.frame[list(NAMES)] - truth[list(NAMES)]).abs() <= 1.645 * result.std
+        assert 0.84 < within.to_numpy().mean() < 0.96
 
     def test_a_column_that_nothing_explains_is_left_alone_or_nearly_so(self):
         generator = np.random.default_rng(0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from denograd_engine.posterior.calibration import SPEAKING, Trust, calibrate, evened, risk
 from denograd_engine.posterior.contexts import ALONE, Contexts
+from denograd_engine.posterior.departures import Departure, Departures, departures
 from denograd_engine.posterior.fitting import Fit, Member, Task
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
 from denograd_engine.posterior.gaussian import Gaussian
@@ -234,33 +237,40 @@ class TestMixture:
 
 
 def noisy_draws(prior, claimed, items=40_000, noise=0.25):
-    """Clean cells of a known prior, noisy, and a mixture that claims another variance for them."""
+    """Clean cells of a known prior, noisy, which are there, and a mixture that claims another variance for them."""
     generator = torch.Generator().manual_seed(0)
     clean = prior**0.5 * torch.randn(items, 1, generator=generator)
     observed = clean + noise**0.5 * torch.randn(items, 1, generator=generator)
     zero = torch.zeros(items, 1, 1)
-    return clean, observed, Mixture(zero, zero, zero + claimed), torch.tensor([noise])
+    there = torch.ones(items, 1, dtype=torch.bool)
+    return clean, observed, there, Mixture(zero, zero, zero + claimed), zero + noise
 
 
 class TestCalibration:
     @pytest.mark.parametrize("claimed", [0.05, 0.2, 1.0])
     def test_the_risk_is_estimated_without_the_truth(self, claimed):
-        clean, observed, mixture, noise = noisy_draws(0.2, claimed)
-        mean, _ = mixture.posterior(observed, noise)
-        error, _ = risk(mixture, observed, torch.ones_like(observed, dtype=torch.bool), noise)
+        clean, observed, there, mixture, errors = noisy_draws(0.2, claimed)
+        mean, _ = mixture.posterior(observed, errors)
+        error, _ = risk(mixture, observed, there, errors)
         assert float(error) == pytest.approx(float((mean - clean).square().mean()), abs=0.006)
 
     def test_what_is_too_sure_of_itself_is_widened(self):
-        _, observed, mixture, noise = noisy_draws(0.2, 0.05)
-        factor, off = calibrate(mixture, observed, torch.ones_like(observed, dtype=torch.bool), noise)
+        _, observed, there, mixture, errors = noisy_draws(0.2, 0.05)
+        factor, off = calibrate(mixture, observed, there, errors, less=torch.tensor([False]))
         assert float(factor) == pytest.approx(4.0, rel=0.3)
         assert float(off) == pytest.approx(1.0, abs=0.05)
 
     def test_what_is_right_is_left(self):
-        _, observed, mixture, noise = noisy_draws(0.2, 0.2)
-        factor, off = calibrate(mixture, observed, torch.ones_like(observed, dtype=torch.bool), noise)
+        _, observed, there, mixture, errors = noisy_draws(0.2, 0.2)
+        factor, off = calibrate(mixture, observed, there, errors, less=torch.tensor([False]))
         assert 0.85 <= float(factor) <= 1.2
         assert float(off) == pytest.approx(1.0, abs=0.05)
+
+    @pytest.mark.parametrize(("less", "expected"), [(True, 0.25), (False, 1.0)])
+    def test_what_is_not_sure_enough_is_narrowed_only_where_it_may_be(self, less, expected):
+        _, observed, there, mixture, errors = noisy_draws(0.2, 0.8)
+        factor, _ = calibrate(mixture, observed, there, errors, less=torch.tensor([less]))
+        assert float(factor) == expected
 
     def test_variances_that_chance_explains_are_drawn_together_and_others_are_not(self):
         items, noise = 4000, torch.tensor([1.0, 1.0])
@@ -268,15 +278,97 @@ class TestCalibration:
         zero = torch.zeros_like(claimed)
         observed, present = torch.zeros(items, 2), torch.ones(items, 2, dtype=torch.bool)
         mixture = Mixture(zero, zero, claimed)
-        typical, share = evened(mixture, observed, present, noise)
+        typical, share = evened(mixture, observed, present, noise, noise.expand(claimed.shape))
         variance = mixture.posterior(observed, noise)[1]
         torch.testing.assert_close(typical, variance.mean(dim=0))
         chance = 2 / (SPEAKING * items)
         torch.testing.assert_close(share, chance / (chance + variance.var(dim=0, unbiased=False)))
         assert share[0] > 2 * share[1]
-        trusted = Trust(torch.ones(2), torch.ones(2), typical, share).variance(variance)
+        one = torch.ones(2)
+        trusted = Trust(Departures.none(noise), one, one, typical, share).variance(variance)
         torch.testing.assert_close(trusted.mean(dim=0), typical)
         assert (trusted.std(dim=0) < variance.std(dim=0)).all()
+
+
+class TestDepartures:
+    """Of noise with variance 1, from cells that are foretold with a known variance."""
+
+    ITEMS = 5000
+
+    def found(self, variance, noise, mixture=None):
+        """What departs where clean cells with this variance, around 0, carry this noise; and what it is judged by."""
+        generator = torch.Generator().manual_seed(1)
+        clean = variance.sqrt() * torch.randn(self.ITEMS, generator=generator)
+        observed = (clean + noise)[:, None]
+        zero = torch.zeros(self.ITEMS, 3, 1)
+        if mixture is None:
+            mixture = Mixture(zero - math.log(3), zero, variance.expand(self.ITEMS)[:, None, None] + zero)
+        there, one = torch.ones_like(observed, dtype=torch.bool), torch.ones(1)
+        return departures(mixture, observed, there, one), mixture, observed, clean[:, None]
+
+    def gaussian(self):
+        return torch.randn(self.ITEMS, generator=torch.Generator().manual_seed(2))
+
+    def laplace(self):
+        both = torch.rand(2, self.ITEMS, generator=torch.Generator().manual_seed(2)).log()
+        return (both[0] - both[1]) / math.sqrt(2)
+
+    def test_gaussian_noise_does_not_depart_and_all_stays_as_the_model_says(self):
+        found, mixture, _, _ = self.found(torch.tensor(0.3), self.gaussian())
+        assert found.kinds() == [None]
+        believed, errors = found.believed(mixture, torch.ones(1))
+        for name in ("weight", "mean", "variance"):
+            assert torch.equal(getattr(believed, name), getattr(mixture, name))
+        assert torch.equal(errors, torch.ones_like(mixture.variance))
+
+    def test_cells_that_are_no_gaussians_do_not_pass_for_heavy_tails(self):
+        spread = torch.where(torch.arange(self.ITEMS) % 20 == 0, 100.0, 0.01)
+        shares = torch.tensor([0.95, 0.05 - 1e-6, 1e-6]).log()[:, None].expand(self.ITEMS, 3, 1)
+        variances = torch.tensor([0.01, 100.0, 100.0])[:, None].expand(self.ITEMS, 3, 1)
+        mixture = Mixture(shares, torch.zeros_like(shares), variances)
+        found, _, _, _ = self.found(spread, self.gaussian(), mixture)
+        assert found.kinds() == [None]
+
+    def test_heavy_tails_are_found_and_the_mean_is_then_linear_in_the_measurement(self):
+        found, mixture, observed, _ = self.found(torch.tensor(0.3), self.laplace())
+        assert found.kinds() == [Departure.HEAVY]
+        believed, errors = found.believed(mixture, torch.ones(1))
+        mean, _ = believed.posterior(observed, errors)
+        torch.testing.assert_close(mean, 0.3 / 1.3 * observed)
+
+    def test_a_mixture_that_took_tails_for_signal_loses_its_tails(self):
+        shares = torch.tensor([0.6, 0.3, 0.1]).log()[:, None].expand(self.ITEMS, 3, 1)
+        variances = torch.tensor([0.001, 0.3, 3.0])[:, None].expand(self.ITEMS, 3, 1)
+        mixture = Mixture(shares, torch.zeros_like(shares), variances)
+        found, _, observed, clean = self.found(torch.tensor(0.05), self.laplace(), mixture)
+        assert found.kinds() == [Departure.HEAVY]
+        believed, errors = found.believed(mixture, torch.ones(1))
+        wrong = [float((one.posterior(observed, errors)[0] - clean).square().mean()) for one in (mixture, believed)]
+        assert wrong[1] < 0.8 * wrong[0]
+
+    def test_noise_that_differs_is_found_and_each_cell_gets_its_own(self):
+        truth = torch.linspace(0.2, 1.8, self.ITEMS)
+        claimed = Mixture(
+            *(torch.zeros(self.ITEMS, 1, 1) for _ in "wm"), (truth + 0.1 - 1).clamp_min(0.01)[:, None, None]
+        )
+        found, mixture, observed, clean = self.found(torch.tensor(0.1), truth.sqrt() * self.gaussian(), claimed)
+        assert found.kinds() == [Departure.UNEVEN]
+        believed, errors = found.believed(mixture, torch.ones(1))
+        assert float(errors.mean()) == pytest.approx(1.0, abs=0.02)
+        assert float(torch.corrcoef(torch.stack([errors[:, 0, 0], truth]))[0, 1]) > 0.8
+        alike = torch.ones_like(errors)
+        wrong = [
+            float((one.posterior(observed, each)[0] - clean).square().mean())
+            for one, each in ((mixture, alike), (believed, errors))
+        ]
+        assert wrong[1] < 0.7 * wrong[0]
+
+    def test_few_cells_say_nothing(self):
+        squares = torch.zeros(200, 1)
+        zero = torch.zeros(200, 1, 1)
+        claimed = torch.linspace(0.1, 0.2, 200)[:, None, None]
+        found = departures(Mixture(zero, zero, claimed), squares, torch.ones_like(squares).bool(), torch.ones(1))
+        assert not found.uneven.any()
 
 
 class TestFolds:
