@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +19,8 @@ class NoisyColumn(BaseModel):
         skill: Held-out share of the variance that is explained without the cell itself.
         gain: Root mean squared error that is left, estimated without clean data, over the noise: 1 gains nothing.
         faults: Share of its cells that are faulty; None if none were looked for.
+        departure: How its noise evidently departs from Gaussian noise that is alike for all cells; None where it does
+            not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +31,7 @@ class NoisyColumn(BaseModel):
     skill: float
     gain: float
     faults: float | None = None
+    departure: Literal["heavy", "uneven"] | None = None
 
 
 def noise_left_in_words(left: Mapping[str, float]) -> str:

@@ -127,6 +127,7 @@ def _noisy(model: Posterior) -> dict[str, NoisyColumn]:
             skill=column.skill,
             gain=column.gain,
             faults=column.faults,
+            departure=None if column.departure is None else column.departure.value,
         )
         for name, column in model.columns.items()
         if column.noise is not None

@@ -390,17 +390,18 @@ def test_other_rules_have_no_such_section():
     assert "uncertainty" not in Page(render_report(report(*table()))).sections
 
 
-def test_noise_that_was_cut_off_or_estimated_is_marked():
+def test_noise_that_was_cut_off_or_estimated_or_departs_is_marked():
     observed, refined = table()
     first, second, *_ = observed.columns
     columns = [
-        ColumnUncertainty(first, 0.3, 0.5, 0.2, 0.66, 0.22, 0.21),
-        ColumnUncertainty(second, 0.3, None, 0.2, 0.66, 0.0, 0.0),
+        ColumnUncertainty(first, 0.3, 0.5, 0.2, 0.66, 0.22, 0.21, departure="heavy"),
+        ColumnUncertainty(second, 0.3, None, 0.2, 0.66, 0.0, 0.0, departure="uneven"),
     ]
     std = pd.DataFrame({name: np.full(len(observed), 0.2) for name in (first, second)})
     made = Uncertainty(columns, std, {first: 0.66, second: 0.66}, drawn=True)
     html = render_report(uncertain(observed, refined, uncertainty=made))
-    for words in ("declared 0.5, cut off", "noise estimated", "Cells are draws"):
+    departures = (">heavy tails<", ">noise differs from cell to cell<", "a simpler estimate")
+    for words in ("declared 0.5, cut off", "noise estimated", "Cells are draws", *departures):
         assert words in html
     nothing = render_report(uncertain(observed, refined, uncertainty=Uncertainty([], std[[]], {})))
     assert "No column has any noise that is known" in nothing

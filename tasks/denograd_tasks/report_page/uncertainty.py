@@ -37,6 +37,8 @@ class ColumnUncertainty:
         correction: Root mean square of its corrections.
         expected: The one that noise and posterior imply.
         faults: Number of its cells that are probably faulty.
+        departure: How its noise evidently departs from Gaussian noise that is alike for all cells; None where it does
+            not.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ColumnUncertainty:
     correction: float
     expected: float
     faults: float = 0
+    departure: str | None = None
 
     @property
     def cut_off(self) -> bool:

@@ -148,9 +148,9 @@ def _uncertainty(
         std = to_frame(read_table(store, refined.file(STD_FILE).path))
     columns = [
         ColumnUncertainty(
-            name, declared=backbone.columns[name].declared, left=backbone.columns[name].gain, **refined.columns[name]
+            name, declared=known.declared, left=known.gain, departure=known.departure, **refined.columns[name]
         )
-        for name in names
+        for name, known in ((name, backbone.columns[name]) for name in names)
     ]
     return Uncertainty(columns, std, backbone.noise_left, settings.refine.draw)
 
