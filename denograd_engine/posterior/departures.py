@@ -53,9 +53,10 @@ class Departures:
 
     Attributes:
         heavy: Whether its noise has heavy tails.
-        power: With which its variance grows with what the model leaves open of a cell; 0 where it is alike for all.
-        share: That of a cell of which as much is open as noise alone would leave, over the mean.
-        scale: What is open of cells, over what the model leaves open.
+        power: With which the noise's variance grows with what the model leaves open of a cell; 0 where it is alike for
+            all.
+        share: The noise's variance, over its mean, in a cell of which the model leaves nothing open but noise.
+        scale: What is left open of cells in fact, over what the model says.
         least: Variance of a clean cell, at least.
     """
 
@@ -91,7 +92,10 @@ class Departures:
         Returns:
             The mixture, and a tensor of shape (items, M, C), the same for all components.
         """
-        counted, alike = mixture.single(self.heavy | self.uneven), noise.expand(mixture.variance.shape)
+        alike = noise.expand(mixture.variance.shape)
+        if not bool((self.heavy | self.uneven).any()):
+            return mixture, alike
+        counted = mixture.single(self.heavy | self.uneven)
         open_ = counted.variance / noise + 1
         errors = torch.where(self.uneven, noise * self.share * open_**self.power, alike)
         clean = torch.maximum(self.scale * open_ * noise - errors, self.least)

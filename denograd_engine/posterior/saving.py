@@ -11,7 +11,7 @@ from torch import Tensor
 from denograd_engine.errors import ConfigError
 from denograd_engine.frames import Encoder
 from denograd_engine.posterior.calibration import Trust
-from denograd_engine.posterior.departures import Departures
+from denograd_engine.posterior.departures import Departure, Departures
 from denograd_engine.posterior.faults import Faults
 from denograd_engine.posterior.fitting import Fit, Member
 from denograd_engine.posterior.gaussian import Gaussian
@@ -58,7 +58,7 @@ def from_plain(
     """
     try:
         fit = Fit(**plain["fit"])
-        columns = {name: ColumnFit(**column) for name, column in plain["columns"].items()}
+        columns = {name: _column(one) for name, one in plain["columns"].items()}
         there = {name: values.to(device) for name, values in tensors.items()}
         members = tuple(_member(there, number, fit) for number in range(fit.folds) if f"{number}.mean" in there)
         return Posterior(
@@ -72,10 +72,15 @@ def from_plain(
             trust=_trust(there) if members else None,
             faults=Faults(there["faults.rate"], there["faults.size"]) if fit.faults else None,
         )
-    except (KeyError, TypeError, RuntimeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ConfigError(
             "the stored model is damaged, or of another version", found=type(error).__name__, where="model"
         ) from None
+
+
+def _column(plain: dict[str, Any]) -> ColumnFit:
+    departure = plain["departure"]
+    return ColumnFit(**plain | {"departure": None if departure is None else Departure(departure)})
 
 
 def _trust(tensors: dict[str, Tensor]) -> Trust:

@@ -104,8 +104,8 @@ def _json(plain: dict[str, Any]) -> bytes:
     return json.dumps(plain | {"columns": columns}, indent=1, allow_nan=False).encode()
 
 
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def _known(value: float | str | None) -> float | str | None:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _plain(described: bytes) -> dict[str, Any]:

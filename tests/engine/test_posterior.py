@@ -190,6 +190,7 @@ class TestFitting:
         plain, tensors = to_plain(model)
         again = from_plain(json.loads(json.dumps(plain)), tensors, model.encoder)
         assert [again.columns[name].departure for name in NAMES] == found
+        assert {type(one) for one in found} == {type(again.columns[name].departure) for name in NAMES}
         result = clean(noisy, again, "cpu")
         assert recovery(truth, noisy, result.frame, NAMES[:4], ["y"]).features < 0.8
         within = (result.frame[list(NAMES)] - truth[list(NAMES)]).abs() <= 1.645 * result.std
