@@ -1,8 +1,8 @@
 """Noise that evidently is not Gaussian, or not alike for all cells, and what is then believed of the model.
 
 What a mixture makes of a measurement leans on the noise's shape: heavy tails of the noise pass for signal, and cells
-with little noise for cells that are foretold well. So a column whose noise evidently departs from that is refined by
-less, and only there:
+with little noise for cells that are foretold well. So where the noise of a column evidently departs from that, and only
+there, the estimate leans on less:
 
 - Heavy tails: one Gaussian a cell, whose mean is linear in the measurement, with an error that depends on the noise's
   variance alone (the linear minimum mean square error estimate).
