@@ -6,14 +6,16 @@ there, the estimate leans on less:
 
 - Heavy tails: one Gaussian a cell, whose mean is linear in the measurement, with an error that depends on the noise's
   variance alone (the linear minimum mean square error estimate).
-- Noise that differs from cell to cell: the same, and its variance grows with a power of what the model leaves open of
-  each cell, the least power that explains how well the best of them are foretold.
+- Noise that differs from cell to cell, so that some are foretold better than noise of that size allows: the same, and
+  its variance grows with a power of what the model leaves open of each cell, the least power that explains it.
+- Where its size is in doubt, because it was estimated or is larger than all that is left open, the same rather says
+  that there is less of it: no more than these cells show.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -52,10 +54,11 @@ class Departures:
     """Of each refined column. All of shape (C,).
 
     Attributes:
-        heavy: Whether its noise has heavy tails.
+        heavy: Whether its noise has heavy tails, and is neither less nor differs from cell to cell.
         power: With which the noise's variance grows with what the model leaves open of a cell; 0 where it is alike for
             all.
-        share: The noise's variance, over its mean, in a cell of which the model leaves nothing open but noise.
+        share: The noise's variance in a cell of which the model leaves nothing open but noise, over that which the
+            model takes out.
         scale: What is left open of cells in fact, over what the model says.
         least: Variance of a clean cell, at least.
     """
@@ -73,13 +76,18 @@ class Departures:
         return cls(zero.bool(), zero, one, one, zero)
 
     @property
-    def uneven(self) -> Tensor:
-        """Whether noise differs from cell to cell."""
-        return self.power > 0
+    def mean(self) -> Tensor:
+        """The noise's mean variance, over that which the model takes out."""
+        return torch.where(self.power > 0, 1.0, self.share)
+
+    @property
+    def resized(self) -> Tensor:
+        """Whether noise differs from cell to cell, or is less."""
+        return (self.power > 0) | (self.share < 1)
 
     def kinds(self) -> list[Departure | None]:
-        """Those of each column; unevenness is the graver one."""
-        both = zip(self.heavy.tolist(), self.uneven.tolist(), strict=True)
+        """Those of each column."""
+        both = zip(self.heavy.tolist(), (self.power > 0).tolist(), strict=True)
         return [Departure.UNEVEN if uneven else Departure.HEAVY if heavy else None for heavy, uneven in both]
 
     def believed(self, mixture: Mixture, noise: Tensor) -> tuple[Mixture, Tensor]:
@@ -87,22 +95,23 @@ class Departures:
 
         Args:
             mixture: Shapes (items, M, C).
-            noise: Variance of each column's, shape (C,).
+            noise: Variance of each column's, as the model takes it out, shape (C,).
 
         Returns:
             The mixture, and a tensor of shape (items, M, C), the same for all components.
         """
         alike = noise.expand(mixture.variance.shape)
-        if not bool((self.heavy | self.uneven).any()):
+        resized = self.resized
+        if not bool((self.heavy | resized).any()):
             return mixture, alike
-        counted = mixture.single(self.heavy | self.uneven)
+        counted = mixture.single(self.heavy | resized)
         open_ = counted.variance / noise + 1
-        errors = torch.where(self.uneven, noise * self.share * open_**self.power, alike)
+        errors = torch.where(resized, noise * self.share * open_**self.power, alike)
         clean = torch.maximum(self.scale * open_ * noise - errors, self.least)
-        return Mixture(counted.weight, counted.mean, torch.where(self.uneven, clean, counted.variance)), errors
+        return Mixture(counted.weight, counted.mean, torch.where(resized, clean, counted.variance)), errors
 
 
-def departures(mixture: Mixture, observed: Tensor, present: Tensor, noise: Tensor) -> Departures:
+def departures(mixture: Mixture, observed: Tensor, present: Tensor, noise: Tensor, doubted: Tensor) -> Departures:
     """What departs.
 
     Args:
@@ -110,11 +119,14 @@ def departures(mixture: Mixture, observed: Tensor, present: Tensor, noise: Tenso
         observed: Their measurements, shape (items, C).
         present: Which of them are there.
         noise: Variance of the noise of each column, shape (C,).
+        doubted: Whether that may be too large, shape (C,).
     """
     some = slice(None, None, math.ceil(max(1, len(observed)) / LOOKED_AT))
     mixture, observed, present = mixture.part(some), observed[some], present[some]
     single = mixture.single(torch.ones_like(noise, dtype=torch.bool))
-    return Departures(_heavy(mixture, single, observed, present, noise), *_uneven(single, observed, present, noise))
+    heavy = _heavy(mixture, single, observed, present, noise)
+    found = Departures(heavy, *_resized(single, observed, present, noise, doubted))
+    return replace(found, heavy=heavy & ~found.resized)
 
 
 def _heavy(mixture: Mixture, single: Mixture, observed: Tensor, present: Tensor, noise: Tensor) -> Tensor:
@@ -139,7 +151,7 @@ def _log_likelihood(mixture: Mixture, observed: Tensor, present: Tensor, noise: 
     return torch.stack(found).amax(dim=0)
 
 
-def _uneven(single: Mixture, observed: Tensor, present: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+def _resized(single: Mixture, observed: Tensor, present: Tensor, noise: Tensor, doubted: Tensor) -> tuple[Tensor, ...]:
     """Power, share, scale and least of each column."""
     open_ = torch.where(present, single.variance[:, 0] / noise + 1, torch.nan)
     squares = torch.where(present, (observed - single.mean[:, 0]).square() / noise, torch.nan).double()
@@ -149,7 +161,8 @@ def _uneven(single: Mixture, observed: Tensor, present: Tensor, noise: Tensor) -
     differs = (lowest - 1) * (count / 2).sqrt() < IMPOSSIBLE
     lowest = lowest.clamp(1e-6, 1.0)
     power = torch.where(mean > lowest, lowest.log() / (lowest / mean).log(), 1.0).clamp(0.0, 1.0)
-    share = 1 / (open_.double() ** power).nanmean(dim=0)
+    power = torch.where(doubted, 0.0, power)
+    share = torch.where(doubted, lowest, 1 / (open_.double() ** power).nanmean(dim=0))
     scale = mean / open_.double().nanmean(dim=0)
     chance = ((squares - mean).square().nanmean(dim=0) / all_.clamp_min(1)).sqrt()
     least = noise * chance.clamp_min(LEAST_OPEN)

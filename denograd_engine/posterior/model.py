@@ -35,6 +35,8 @@ LINEAR_PARTS = 5
 """Parts of the data, each predicted by the linear part fitted on the others, for ridges and the bound on the noise."""
 LEAST_NOISE = 0.01
 """Estimated noise, as a share of a column's std, below which it is taken for none."""
+TOO_MUCH = 1.1
+"""Declared noise over what is left of it once it is cut off, from which its size is in doubt."""
 MOST_NOISE = 0.99
 """Share of a column's blind residual variance that can be noise: what is declared beyond is cut off."""
 
@@ -45,6 +47,7 @@ class ColumnFit:
 
     Attributes:
         noise: Standard deviation of the noise that is taken out; None where none is known.
+        fitted: The one that the networks were fitted with: larger where its size was in doubt, and proved to be less.
         estimated: Whether that was estimated rather than declared.
         bound: Standard deviation of what the other cells do not explain linearly: the noise is not larger.
         skill: Held-out share of its variance that is explained without the cell itself.
@@ -56,6 +59,7 @@ class ColumnFit:
     """
 
     noise: float | None
+    fitted: float | None
     estimated: bool
     bound: float
     skill: float
@@ -99,7 +103,7 @@ class Posterior:
 
     def task(self, device: torch.device) -> Task:
         """What was learnt."""
-        noise = {name: std for name, column in self.columns.items() if (std := column.noise) is not None}
+        noise = {name: std for name, column in self.columns.items() if (std := column.fitted) is not None}
         stiffness = [(self.columns[name].ridge, self.columns[name].pseudocount) for name in self.encoder.schema.cells]
         return _task(self.encoder, noise, stiffness, self.fit, device)
 
@@ -174,7 +178,13 @@ def fit_posterior(
     task = _task(encoder, noise, stiffness, fit, on)
     found = {
         name: ColumnFit(
-            noise.get(name), name in noise and name not in declared, bounds[name], float("nan"), 1.0, *stiff
+            noise.get(name),
+            noise.get(name),
+            name in noise and name not in declared,
+            bounds[name],
+            float("nan"),
+            1.0,
+            *stiff,
         )
         for name, stiff in zip(schema.cells, stiffness, strict=True)
     }
@@ -253,12 +263,15 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
     """The model, trusted as far as the data allow."""
     observed, present = contexts.cells[:, task.columns], contexts.present[:, task.columns]
     variance, faults = task.noise[task.columns], None
+    names = [unfitted.encoder.schema.cells[column] for column in task.columns.tolist()]
     if task.faults is None:
-        departed = departures(fitted.mixture, observed, present, variance)
+        doubted = torch.tensor([_doubted(unfitted, name) for name in names], device=variance.device)
+        departed = departures(fitted.mixture, observed, present, variance, doubted)
         believed, each = departed.believed(fitted.mixture, variance)
-        factor, off = calibrate(believed, observed, present, each, less=departed.heavy & ~departed.uneven)
+        factor, off = calibrate(believed, observed, present, each, less=departed.heavy)
         widened = believed.widened(factor)
         error, _ = risk(widened, observed, present, each)
+        variance = variance * departed.mean
         trust = Trust(departed, factor, off, *evened(widened, observed, present, variance, each))
     else:
         faults = task.faults.learnt(fitted.mixture, observed, present, variance)
@@ -272,22 +285,31 @@ def _judged(contexts: Contexts, task: Task, unfitted: Posterior, fitted: CrossFi
     away = torch.where(present, widened.expected() - observed, 0.0)
     centred = torch.where(present, observed - observed.sum(dim=0) / present.sum(dim=0).clamp_min(1), 0.0)
     skill = 1 - _mean_square(away, present) / _mean_square(centred, present)
-    names = unfitted.encoder.schema.cells
     columns = dict(unfitted.columns)
-    kinds = trust.departures.kinds()
-    for at, name in enumerate(names[column] for column in task.columns.tolist()):
-        share = None if faults is None else float(faults.rate[at])
+    less, kinds = trust.departures.mean.sqrt().tolist(), trust.departures.kinds()
+    for at, name in enumerate(names):
         columns[name] = replace(
-            columns[name], skill=float(skill[at]), gain=float(gain[at]), faults=share, departure=kinds[at]
+            columns[name],
+            noise=(columns[name].fitted or 0.0) * less[at],
+            skill=float(skill[at]),
+            gain=float(gain[at]),
+            faults=None if faults is None else float(faults.rate[at]),
+            departure=kinds[at],
         )
     return replace(
         unfitted,
         columns=columns,
-        refined=tuple(name for name in names if columns[name].gain < 1.0),
+        refined=tuple(name for name in unfitted.encoder.schema.cells if columns[name].gain < 1.0),
         members=fitted.members,
         trust=trust,
         faults=faults,
     )
+
+
+def _doubted(model: Posterior, name: str) -> bool:
+    """Whether the noise of a column may be less than what the networks were fitted with."""
+    column, declared = model.columns[name], model.encoder.schema[name].noise
+    return column.estimated or (declared or 0.0) > TOO_MUCH * (column.fitted or 0.0)
 
 
 def _estimated(contexts: Contexts, encoder: Encoder) -> dict[str, float]:

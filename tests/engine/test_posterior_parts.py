@@ -295,7 +295,7 @@ class TestDepartures:
 
     ITEMS = 5000
 
-    def found(self, variance, noise, mixture=None):
+    def found(self, variance, noise, mixture=None, doubted=False):
         """What departs where clean cells with this variance, around 0, carry this noise; and what it is judged by."""
         generator = torch.Generator().manual_seed(1)
         clean = variance.sqrt() * torch.randn(self.ITEMS, generator=generator)
@@ -304,7 +304,7 @@ class TestDepartures:
         if mixture is None:
             mixture = Mixture(zero - math.log(3), zero, variance.expand(self.ITEMS)[:, None, None] + zero)
         there, one = torch.ones_like(observed, dtype=torch.bool), torch.ones(1)
-        return departures(mixture, observed, there, one), mixture, observed, clean[:, None]
+        return departures(mixture, observed, there, one, torch.tensor([doubted])), mixture, observed, clean[:, None]
 
     def gaussian(self):
         return torch.randn(self.ITEMS, generator=torch.Generator().manual_seed(2))
@@ -363,12 +363,29 @@ class TestDepartures:
         ]
         assert wrong[1] < 0.7 * wrong[0]
 
+    def test_where_its_size_is_in_doubt_there_is_less_noise_rather_than_noise_that_differs(self):
+        spread = torch.linspace(0.05, 1.0, self.ITEMS)
+        zero = torch.zeros(self.ITEMS, 1, 1)
+        claimed = Mixture(zero, zero, 0.3 * spread[:, None, None])
+        found, mixture, observed, clean = self.found(spread, 0.5 * self.gaussian(), claimed, doubted=True)
+        assert found.kinds() == [None]
+        assert 0.25 <= float(found.mean) < 0.5
+        believed, errors = found.believed(mixture, torch.ones(1))
+        torch.testing.assert_close(errors, found.share.expand(errors.shape))
+        alike = torch.ones_like(errors)
+        wrong = [
+            float((one.posterior(observed, each)[0] - clean).square().mean())
+            for one, each in ((mixture, alike), (believed, errors))
+        ]
+        assert wrong[1] < 0.7 * wrong[0]
+
     def test_few_cells_say_nothing(self):
         squares = torch.zeros(200, 1)
         zero = torch.zeros(200, 1, 1)
         claimed = torch.linspace(0.1, 0.2, 200)[:, None, None]
-        found = departures(Mixture(zero, zero, claimed), squares, torch.ones_like(squares).bool(), torch.ones(1))
-        assert not found.uneven.any()
+        there, sure = torch.ones_like(squares).bool(), torch.tensor([False])
+        found = departures(Mixture(zero, zero, claimed), squares, there, torch.ones(1), sure)
+        assert not found.resized.any()
 
 
 class TestFolds:
