@@ -67,14 +67,17 @@ def test_the_python_code_runs(text: str, denograd: Any, config: Callable[..., Pa
 
 
 def test_links_lead_somewhere(text: str) -> None:
-    chapters = {
-        re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^##+ (.+)$", text, re.M)
-    }
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in chapters, target
-        else:
-            assert (README.parent / target).exists(), target
+        name, _, chapter = target.partition("#")
+        file = README.parent / name if name else README
+        assert file.exists(), target
+        assert not chapter or chapter in _chapters(file.read_text()), target
+
+
+def _chapters(text: str) -> set[str]:
+    """What links to the headings of a page are called."""
+    headings = re.findall(r"^##+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def _keys() -> Iterator[str]:
