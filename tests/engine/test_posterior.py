@@ -117,6 +117,14 @@ class TestTable:
         assert result.totals.rows == result.totals.moved == len(noisy)
         assert 0 < result.totals.eta < 1
 
+    def test_noise_that_proves_to_be_less_changes_what_is_said_not_what_the_networks_are_asked(self, table):
+        model = table[3]
+        less = replace(model.columns["a"], noise=0.5 * model.columns["a"].noise)
+        lowered = replace(model, columns={**model.columns, "a": less})
+        on = torch.device("cpu")
+        assert torch.equal(lowered.task(on).noise, model.task(on).noise)
+        assert (lowered.errors / model.errors).tolist() == [0.5, 1, 1, 1, 1]
+
     def test_it_comes_back_from_plain_data_and_tensors(self, table):
         _, noisy, _, model, result = table
         plain, tensors = to_plain(model)
