@@ -306,6 +306,10 @@ class TestDepartures:
         there, one = torch.ones_like(observed, dtype=torch.bool), torch.ones(1)
         return departures(mixture, observed, there, one, torch.tensor([doubted])), mixture, observed, clean[:, None]
 
+    def wrong(self, mixture, errors, observed, clean):
+        """Mean squared error of the posterior mean."""
+        return float((mixture.posterior(observed, errors)[0] - clean).square().mean())
+
     def gaussian(self):
         return torch.randn(self.ITEMS, generator=torch.Generator().manual_seed(2))
 
@@ -343,8 +347,7 @@ class TestDepartures:
         found, _, observed, clean = self.found(torch.tensor(0.05), self.laplace(), mixture)
         assert found.kinds() == [Departure.HEAVY]
         believed, errors = found.believed(mixture, torch.ones(1))
-        wrong = [float((one.posterior(observed, errors)[0] - clean).square().mean()) for one in (mixture, believed)]
-        assert wrong[1] < 0.8 * wrong[0]
+        assert self.wrong(believed, errors, observed, clean) < 0.8 * self.wrong(mixture, errors, observed, clean)
 
     def test_noise_that_differs_is_found_and_each_cell_gets_its_own(self):
         truth = torch.linspace(0.2, 1.8, self.ITEMS)
@@ -357,11 +360,7 @@ class TestDepartures:
         assert float(errors.mean()) == pytest.approx(1.0, abs=0.02)
         assert float(torch.corrcoef(torch.stack([errors[:, 0, 0], truth]))[0, 1]) > 0.8
         alike = torch.ones_like(errors)
-        wrong = [
-            float((one.posterior(observed, each)[0] - clean).square().mean())
-            for one, each in ((mixture, alike), (believed, errors))
-        ]
-        assert wrong[1] < 0.7 * wrong[0]
+        assert self.wrong(believed, errors, observed, clean) < 0.7 * self.wrong(mixture, alike, observed, clean)
 
     def test_where_its_size_is_in_doubt_there_is_less_noise_rather_than_noise_that_differs(self):
         spread = torch.linspace(0.05, 1.0, self.ITEMS)
@@ -373,11 +372,7 @@ class TestDepartures:
         believed, errors = found.believed(mixture, torch.ones(1))
         torch.testing.assert_close(errors, found.share.expand(errors.shape))
         alike = torch.ones_like(errors)
-        wrong = [
-            float((one.posterior(observed, each)[0] - clean).square().mean())
-            for one, each in ((mixture, alike), (believed, errors))
-        ]
-        assert wrong[1] < 0.7 * wrong[0]
+        assert self.wrong(believed, errors, observed, clean) < 0.7 * self.wrong(mixture, alike, observed, clean)
 
     def test_few_cells_say_nothing(self):
         squares = torch.zeros(200, 1)
