@@ -15,9 +15,9 @@ from denograd_engine import baselines
 from denograd_engine.bench.case import Contaminated, Denoised
 from denograd_engine.errors import ConfigError, TooFewRowsError
 from denograd_engine.frames import Encoder
-from denograd_engine.posterior.fitting import Fit
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
+from denograd_engine.posterior.task import Fit
 from denograd_engine.refinement import Refining, refine
 from denograd_engine.schema import Schema
 from denograd_engine.training import Training, train

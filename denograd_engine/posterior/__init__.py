@@ -11,9 +11,13 @@ under known noise. Its posterior given its own measurement follows in closed for
     mixture       densities of clean cells, and their posteriors
     faults        cells that are wrong altogether
     folds         who may speak of which item
+    task          what is to be learnt, and how
+    lessons       what a network is shown for that
     fitting       cross-fitted training
+    departures    noise that is not as the model takes it to be
     calibration   how far to trust it, from the noisy data alone
     seasons       distant steps worth looking at
     model         all of it, fitted
     refining      applied to a table
+    saving        as plain data and tensors
 """

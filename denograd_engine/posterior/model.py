@@ -18,11 +18,12 @@ from denograd_engine.posterior.calibration import Trust, calibrate, evened, like
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.departures import Departure, Departures, departures
 from denograd_engine.posterior.faults import Faults, stuck
-from denograd_engine.posterior.fitting import RIDGES, CrossFit, Fit, Member, Task, cross_fit
+from denograd_engine.posterior.fitting import CrossFit, Member, cross_fit
 from denograd_engine.posterior.folds import inner
 from denograd_engine.posterior.gaussian import NO_EFFECTS, Gaussian
 from denograd_engine.posterior.levels import PSEUDOCOUNTS, Levels
 from denograd_engine.posterior.seasons import neighbourhood, seasonal_lags
+from denograd_engine.posterior.task import RIDGES, Fit, Task
 from denograd_engine.problem import FEWEST_ITEMS, require_enough
 
 if TYPE_CHECKING:

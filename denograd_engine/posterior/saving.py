@@ -13,11 +13,12 @@ from denograd_engine.frames import Encoder
 from denograd_engine.posterior.calibration import Trust
 from denograd_engine.posterior.departures import Departure, Departures
 from denograd_engine.posterior.faults import Faults
-from denograd_engine.posterior.fitting import Fit, Member
+from denograd_engine.posterior.fitting import Member
 from denograd_engine.posterior.gaussian import Gaussian
 from denograd_engine.posterior.levels import Levels
 from denograd_engine.posterior.model import ColumnFit, Posterior
 from denograd_engine.posterior.network import BlindNet
+from denograd_engine.posterior.task import Fit
 
 
 def to_plain(model: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -10,7 +10,7 @@ from denograd_tasks.rule import OF_POSTERIORS, SUPERVISED, chosen_rule, fit_argu
 if TYPE_CHECKING:
     import pandas as pd
 
-    from denograd_engine.posterior.fitting import Fit
+    from denograd_engine.posterior.task import Fit
     from denograd_engine.refinement import Refining
     from denograd_engine.training import Training
     from denograd_tasks.settings import Settings
@@ -52,7 +52,7 @@ def training_of(settings: Settings) -> Training:
 
 def fit_of(settings: Settings) -> Fit:
     """How the model of rule `posterior` is fitted."""
-    from denograd_engine.posterior.fitting import Fit
+    from denograd_engine.posterior.task import Fit
 
     return Fit(**fit_arguments(settings), faults=settings.refine.faults, seed=settings.seed % SEEDS)
 

@@ -185,7 +185,7 @@ def fit_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _fit_model() -> type[BaseModel]:
-    from denograd_engine.posterior.fitting import Fit  # brings torch
+    from denograd_engine.posterior.task import Fit  # brings torch
 
     hints = get_type_hints(Fit)
     taken: dict[str, Any] = {

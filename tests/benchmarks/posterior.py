@@ -14,9 +14,9 @@ import typer
 from rich.console import Console
 
 from denograd_engine import infer_schema
-from denograd_engine.posterior.fitting import Fit
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
+from denograd_engine.posterior.task import Fit
 from tests.benchmarks import machine
 from tests.benchmarks.works import table
 

@@ -13,11 +13,11 @@ from denograd_engine import Series, infer_schema
 from denograd_engine.noise import add_noise
 from denograd_engine.posterior.contexts import Contexts
 from denograd_engine.posterior.faults import Faults, stuck
-from denograd_engine.posterior.fitting import Fit
 from denograd_engine.posterior.mixture import Mixture
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
 from denograd_engine.posterior.saving import from_plain, to_plain
+from denograd_engine.posterior.task import Fit
 
 QUICK = Fit(folds=3, hidden=64, fewest_steps=70, most_steps=200, faults=True)
 SMALL = replace(QUICK, hidden=16, fewest_steps=20, most_steps=60)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from denograd_engine import add_gaussian_noise, infer_schema, recovery
-from denograd_engine.posterior.fitting import Fit
 from denograd_engine.posterior.levels import (
     DISTINCT,
     MOST_LEVELS,
@@ -20,6 +19,7 @@ from denograd_engine.posterior.levels import (
 )
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
+from denograd_engine.posterior.task import Fit
 
 QUICK = Fit(folds=3, hidden=16, fewest_steps=40, most_steps=40)
 

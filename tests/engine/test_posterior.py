@@ -15,10 +15,10 @@ from denograd_engine import Series, add_gaussian_noise, infer_schema, recovery
 from denograd_engine.errors import ConfigError, SchemaError, TooFewRowsError
 from denograd_engine.noise import FORGOTTEN, add_noise
 from denograd_engine.posterior.departures import Departure
-from denograd_engine.posterior.fitting import RIDGES, Fit
 from denograd_engine.posterior.model import fit_posterior
 from denograd_engine.posterior.refining import clean
 from denograd_engine.posterior.saving import from_plain, to_plain
+from denograd_engine.posterior.task import RIDGES, Fit
 
 QUICK = Fit(folds=3, hidden=16, fewest_steps=40, most_steps=40)
 NOISE = 0.4

@@ -11,12 +11,13 @@ import torch
 from denograd_engine.posterior.calibration import SPEAKING, Trust, calibrate, evened, risk
 from denograd_engine.posterior.contexts import ALONE, Contexts
 from denograd_engine.posterior.departures import Departure, Departures, departures
-from denograd_engine.posterior.fitting import Fit, Member, Task
+from denograd_engine.posterior.fitting import Member
 from denograd_engine.posterior.folds import fitted_on, folds_of, inner
 from denograd_engine.posterior.gaussian import Gaussian
 from denograd_engine.posterior.mixture import Mixture
 from denograd_engine.posterior.network import BlindNet
 from denograd_engine.posterior.seasons import neighbourhood, seasonal_lags
+from denograd_engine.posterior.task import Fit, Task
 
 
 def contexts_of(cells, beside=None, present=None, runs=None, lags=ALONE):

@@ -14,8 +14,8 @@ from denograd_engine import infer_schema, train
 from denograd_engine.crossfit import train_folds
 from denograd_engine.folds import fold_of
 from denograd_engine.frames import Encoder
-from denograd_engine.posterior.fitting import Fit
 from denograd_engine.posterior.model import fit_posterior
+from denograd_engine.posterior.task import Fit
 from denograd_engine.schema import Series
 from denograd_engine.training import Backbone, Training
 from denograd_engine.unseen import held_out, worth, worth_blind

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from denograd_engine.errors import ConfigError
-from denograd_engine.posterior.fitting import Fit
+from denograd_engine.posterior.task import Fit
 from denograd_engine.refinement import Refining
 from denograd_tasks.roles import fit_of, refining_of
 from denograd_tasks.rule import LIMITS, chosen_rule
