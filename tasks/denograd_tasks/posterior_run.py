@@ -95,6 +95,9 @@ def _record(
     for name, column in columns.items():
         for metric in ("skill", "gain", "noise", "bound"):
             server.log_metric(run_id, f"{metric}/{metric_name(name)}", getattr(column, metric), model_id=model_id)
+    bounds = {name: model.columns[name].bound for name in model.encoder.schema.refined if name not in columns}
+    for name, bound in bounds.items():
+        server.log_metric(run_id, f"bound/{metric_name(name)}", bound, model_id=model_id)
     server.set_tag(run_id, "denograd.model", digest)
     unexplained = [max(0.0, 1 - column.skill) for column in columns.values()]
     return TrainedBackbone(
@@ -114,6 +117,7 @@ def _record(
         residual_scale=math.sqrt(sum(unexplained) / max(1, len(unexplained))),
         history=(),
         columns=columns,
+        bounds=bounds,
     )
 
 

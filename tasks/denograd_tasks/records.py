@@ -186,6 +186,7 @@ class TrainedBackbone(Record):
             those still learning. Of a posterior model, the percentage of the work, and the loss.
         adopted: Whether it was taken from the registry as it is.
         columns: Of a posterior model, the columns with noise.
+        bounds: Of a posterior model, the most that the noise of the other refined columns can be, in their own units.
         start: The champion that training was to go on from; None where nothing was.
         contest: How it compared with the champion of before; None if it came trained, or was the first.
     """
@@ -200,6 +201,7 @@ class TrainedBackbone(Record):
     history: tuple[tuple[int, float, float | None], ...]
     adopted: bool = False
     columns: dict[str, NoisyColumn] = Field(default_factory=dict)
+    bounds: dict[str, float] = Field(default_factory=dict)
     start: Start | None = None
     contest: Contest | None = None
 

@@ -381,6 +381,11 @@ def test_only_features_may_have_noise(clean, posterior_settings, tmp_path):
     assert list(run.refined.columns) == ["a"]
     assert published(run)["y"].equals(observed(run)["y"])
     assert run.version is not None
+    bounds = run.backbone.bounds
+    assert list(bounds) == ["b", "whole", "y"]
+    assert NOISE < bounds["b"] < observed(run)["b"].to_pandas().std()
+    tracked = client(run.settings.tracking.uri).get_run(run.backbone.run_id).data.metrics
+    assert tracked["bound/whole"] == bounds["whole"] > 1000 * NOISE
 
 
 def test_the_plain_description_is_json_that_everything_reads(cleaned_table):

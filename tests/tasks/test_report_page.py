@@ -398,10 +398,11 @@ def test_noise_that_was_cut_off_or_estimated_or_departs_is_marked():
         ColumnUncertainty(second, 0.3, None, 0.2, 0.66, 0.0, 0.0, departure="uneven"),
     ]
     std = pd.DataFrame({name: np.full(len(observed), 0.2) for name in (first, second)})
-    made = Uncertainty(columns, std, {first: 0.66, second: 0.66}, drawn=True)
+    made = Uncertainty(columns, std, {first: 0.66, second: 0.66}, drawn=True, bounds={"<other>": 0.125})
     html = render_report(uncertain(observed, refined, uncertainty=made))
     departures = (">heavy tails<", ">noise differs from cell to cell<", "a simpler estimate")
-    for words in ("declared 0.5, cut off", "noise estimated", "Cells are draws", *departures):
+    bounds = ("its standard deviation is at most", "&lt;other&gt;</span> 0.125")
+    for words in ("declared 0.5, cut off", "noise estimated", "Cells are draws", *departures, *bounds):
         assert words in html
     nothing = render_report(uncertain(observed, refined, uncertainty=Uncertainty([], std[[]], {})))
     assert "No column has any noise that is known" in nothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,12 +71,14 @@ class Uncertainty:
         std: Posterior standard deviation of each of their cells, in the column's unit, rows as in the data.
         left: Share of the noise that is left, of each column with noise: also of those that gained nothing.
         drawn: Whether cells are draws from their posteriors instead of means.
+        bounds: The most that the noise of columns can be whose noise is not known, in their own units.
     """
 
     columns: list[ColumnUncertainty]
     std: pd.DataFrame
     left: dict[str, float]
     drawn: bool = False
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def as_they_were(self) -> list[str]:

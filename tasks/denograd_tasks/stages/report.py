@@ -141,7 +141,7 @@ def _uncertainty(
 
     names = list(refined.columns)
     if not names:
-        return Uncertainty([], proposed[[]], backbone.noise_left, settings.refine.draw)
+        return Uncertainty([], proposed[[]], backbone.noise_left, settings.refine.draw, backbone.bounds)
     if settings.refine.uncertainty:
         std = proposed[list(map(std_name, names))].set_axis(names, axis="columns")
     else:
@@ -152,7 +152,7 @@ def _uncertainty(
         )
         for name, known in ((name, backbone.columns[name]) for name in names)
     ]
-    return Uncertainty(columns, std, backbone.noise_left, settings.refine.draw)
+    return Uncertainty(columns, std, backbone.noise_left, settings.refine.draw, backbone.bounds)
 
 
 def _way(
