@@ -27,6 +27,11 @@ gates:
 STEPS = "{max_epochs: 3}"
 
 
+def slow(value: str) -> Any:
+    """A case that only `make test-all` runs: its parts have tests of their own in the engine."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def series(shared: Callable[[str], Path], tmp_path: Path) -> Path:
     """The first weeks of a transformer's load and oil temperature."""
@@ -59,12 +64,13 @@ def kind_of(result: dict[str, Any]) -> str:
     return kind
 
 
+OTHERS = ("gru", "cnn", "cnn_lstm", "dlinear", "xlstm")
 VOICES = "{target: [total_UPDRS, motor_UPDRS], noise: {total_UPDRS: 2.0, HNR: 1.0}}"
 OIL = "{target: OT}"
 AXIS = "series: {time: date, window: 12}\n"
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru", "cnn", "cnn_lstm", "transformer", "dlinear", "xlstm", "mlp"])
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "mlp", *map(slow, OTHERS)])
 def test_a_series_is_refined_with_each_backbone(kind: str, denograd: Any, series: Path) -> None:
     small = {"transformer": "{width: 16, layers: 1}", "xlstm": "{width: 16}"}.get(kind, "{}")
     settings = AXIS + LITTLE.format(kind=kind, arguments=small, refine=STEPS)
@@ -89,10 +95,10 @@ def test_a_table_is_refined_with_each_backbone(kind: str, denograd: Any, table: 
     "refine",
     [
         "{rule: gauss_newton}",
-        "{rule: gauss_newton, arguments: {anchored: false}, eta: 1.0}",
+        slow("{rule: gauss_newton, arguments: {anchored: false}, eta: 1.0}"),
         "{rule: proximal, arguments: {s2: 0.5}, max_epochs: 20}",
         "{smoothing: {kind: smoothgrad, samples: 2}, max_epochs: 2}",
-        "{rule: gauss_newton, smoothing: {kind: fusiongrad, samples: 2}, max_epochs: 2}",
+        slow("{rule: gauss_newton, smoothing: {kind: fusiongrad, samples: 2}, max_epochs: 2}"),
     ],
 )
 @pytest.mark.parametrize("form", ["table", "series"])
